@@ -1,0 +1,86 @@
+"""Train on months kept in an S3 bucket, behind a block: `python orchestrate_s3.py --help`."""
+
+import sys
+from datetime import date
+from pathlib import Path
+
+from prefect import flow
+
+from taxi_duration.cache import check_writable
+from taxi_duration.cli import run_from_command_line
+from taxi_duration.month import Month
+from taxi_duration.month_file import MonthFile
+from taxi_duration.options import (
+    Alpha,
+    BlockName,
+    CabName,
+    DataDirectory,
+    DataPrefix,
+    Features,
+    ModelsDirectory,
+    ModelsPrefix,
+    MonthNumber,
+    Plan,
+    S3Options,
+    TrainMonths,
+    Year,
+    make_plan,
+)
+from taxi_duration.pipeline import TrainedRun, read_flow_day, train
+from taxi_duration.s3 import fetch_month, load_bucket, upload_model
+
+
+@flow(name="main-flow-s3")
+def main_flow_s3(
+    year: Year = None,
+    month: MonthNumber = None,
+    cab: CabName = "green",
+    data_dir: DataDirectory = Path("data/s3"),
+    models_dir: ModelsDirectory = Path("models"),
+    features: Features = "extended",
+    alpha: Alpha = None,
+    train_months: TrainMonths = 1,
+    block: BlockName = "s3-bucket-block",
+    prefix: DataPrefix = "trip-data",
+    models_prefix: ModelsPrefix = "models",
+) -> TrainedRun:
+    """Train the trip-duration regression on a month in an S3 bucket and validate it on the next.
+
+    The model is uploaded to the bucket. Without year and month: the newest month whose next one
+    the TLC has published.
+    """
+    options = S3Options(
+        year=year,
+        month=month,
+        cab=cab,
+        data_dir=data_dir,
+        models_dir=models_dir,
+        features=features,
+        alpha=alpha,
+        train_months=train_months,
+        block=block,
+        prefix=prefix,
+        models_prefix=models_prefix,
+    )
+    plan = prepare(options, read_flow_day())
+    bucket = load_bucket(options.block)
+
+    def locate(month: Month) -> MonthFile:
+        return fetch_month(bucket, options.prefix, plan.cab, month, options.data_dir)
+
+    def upload(directory: Path) -> str:
+        return upload_model(bucket, options.models_prefix, directory)
+
+    return train(plan, options.models_dir, locate, upload)
+
+
+def prepare(options: S3Options, today: date) -> Plan:
+    """Plan the run, and refuse one whose directories will stop it."""
+    plan = make_plan(options, today)
+    check_writable(options.models_dir, "models directory")
+    check_writable(options.data_dir, "data directory")
+    return plan
+
+
+if __name__ == "__main__":
+    sys.exit(run_from_command_line(main_flow_s3, S3Options, prepare))

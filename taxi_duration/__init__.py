@@ -1,0 +1,29 @@
+"""Exact linear regression of NYC taxi trip durations: train, evaluate, save and load a model."""
+
+from taxi_duration.errors import (
+    DataError,
+    InputError,
+    ModelError,
+    SourceError,
+    TaxiDurationError,
+    TransientSourceError,
+)
+from taxi_duration.evaluation import Evaluation
+from taxi_duration.features import FEATURE_SETS, FeatureSet
+from taxi_duration.model import DurationModel, train_model
+from taxi_duration.store import load_model
+
+__all__ = [
+    "FEATURE_SETS",
+    "DataError",
+    "DurationModel",
+    "Evaluation",
+    "FeatureSet",
+    "InputError",
+    "ModelError",
+    "SourceError",
+    "TaxiDurationError",
+    "TransientSourceError",
+    "load_model",
+    "train_model",
+]

@@ -1,0 +1,34 @@
+"""`python -m taxi_duration create-s3-blocks`: save the blocks that `orchestrate_s3.py` loads."""
+
+import argparse
+import os
+import sys
+
+from taxi_duration.errors import TaxiDurationError
+from taxi_duration.s3 import BUCKET_VARIABLE, DEFAULT_BLOCK, create_blocks
+
+
+def main() -> int:
+    """Run a subcommand and return its exit code."""
+    parser = argparse.ArgumentParser(prog="python -m taxi_duration")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    blocks = commands.add_parser(
+        "create-s3-blocks",
+        help="save the S3Bucket block and its credentials from the environment",
+        description="Save the S3Bucket block and its credentials block on the Prefect server, "
+        f"from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and {BUCKET_VARIABLE}; optionally "
+        "AWS_SESSION_TOKEN, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL (MinIO and others).",
+    )
+    blocks.add_argument("--name", default=DEFAULT_BLOCK, help="default: %(default)s")
+    arguments = parser.parse_args()
+    try:
+        bucket = create_blocks(os.environ, arguments.name)
+    except TaxiDurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,123 @@
+"""Command lines: the one that both flow files end in."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    PREFECT_UI_URL,
+    temporary_settings,
+)
+
+from taxi_duration.errors import TaxiDurationError
+from taxi_duration.options import Options, read_options
+from taxi_duration.pipeline import ARTIFACT_KEY, TrainedRun
+
+EMBEDDED_SERVER = {
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
+    PREFECT_SERVER_ANALYTICS_ENABLED: False,
+}
+"""For the server that Prefect starts when none is configured: its first start migrates a database
+and outlasts the default of 20 seconds; its analytics would need the internet."""
+
+
+def run_from_command_line(
+    flow: Callable[..., TrainedRun],
+    kind: type[Options],
+    prepare: Callable[[Options, date], object],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Run a flow with options from the command line, checked before Prefect is asked anything.
+
+    Args:
+        kind: the options the flow takes; one flag a field.
+        prepare: raises when the options cannot be met on the given day.
+        arguments: as `sys.argv[1:]`, which is the default.
+
+    Returns:
+        The exit code: 0, or that of the error whose message was printed.
+    """
+    given = vars(make_parser(kind, flow.__doc__ or "").parse_args(arguments))
+    try:
+        options = read_options(kind, given)
+        prepare(options, date.today())
+        with temporary_settings(set_defaults=EMBEDDED_SERVER), errors_in_one_line():
+            print(summarise(flow(**options.model_dump())))
+    except TaxiDurationError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def make_parser(kind: type[Options], description: str) -> argparse.ArgumentParser:
+    """A flag for each field of the options, its text and default taken from there.
+
+    Values stay text: `read_options` reads them, as strictly as those of a deployment.
+    """
+    parser = argparse.ArgumentParser(
+        description=description.split("\n\n")[0],
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, field in kind.model_fields.items():
+        flag, text = f"--{name.replace('_', '-')}", field.description or ""
+        if field.annotation is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+        else:
+            default = "" if field.default is None else f" (default: {field.default})"
+            parser.add_argument(flag, metavar=name.upper(), help=f"{text}{default}")
+    return parser
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Keep Prefect from printing tracebacks for our own errors, whose message says it all."""
+
+    def drop_traceback(record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], TaxiDurationError):
+            record.exc_info = None
+        return True
+
+    loggers = [logging.getLogger(name) for name in ("prefect.flow_runs", "prefect.task_runs")]
+    for logger in loggers:
+        logger.addFilter(drop_traceback)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(drop_traceback)
+
+
+def summarise(trained: TrainedRun) -> str:
+    """The figures of a run, where its model, MLflow run and artifact are, and how to open them."""
+    report, tracked = trained.report, trained.tracked
+    validation, baselines = report["validation"], report["baselines"]
+    server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    start_prefect = "" if server else "prefect server start, then open "
+    start_mlflow = (
+        ""
+        if tracked.tracking_uri.startswith("http")
+        else f"mlflow ui --backend-store-uri {tracked.tracking_uri}, then open "
+    )
+    return f"""
+{report["cab"]} trips, {report["features"]} features, trained on \
+{", ".join(report["train"]["months"])}, validated on {validation["month"]}
+  validation RMSE   {validation["rmse"]:.6f} minutes over {validation["rows_kept"]:,} trips
+  to compare        {baselines["zone_pair_median"]["rmse"]:.4f} zone-pair median, \
+{baselines["mean"]["rmse"]:.4f} training mean
+  model             {trained.model_location}
+                    to use it: from taxi_duration import load_model
+  MLflow run        {tracked.run_id}
+                    to see it: {start_mlflow}{tracked.url}
+  Prefect artifact  {ARTIFACT_KEY}
+                    to see it: {start_prefect}\
+{server or "http://127.0.0.1:4200"}/artifacts/key/{ARTIFACT_KEY}
+"""

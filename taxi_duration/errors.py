@@ -1,0 +1,41 @@
+"""The errors this package raises, and the exit code each means on a command line.
+
+TaxiDurationError            anything below
+├── InputError               an option, argument or setting the caller can correct
+├── DataError                a month's file is missing, unreadable or breaks the contract
+├── ModelError               a saved model cannot be loaded or used
+└── SourceError              the TLC, a bucket or the tracking store did not deliver
+    └── TransientSourceError ... and the same request may succeed later
+"""
+
+
+class TaxiDurationError(Exception):
+    """Base of the tree; the message names the thing, its value and what to do next."""
+
+    exit_code = 1
+
+
+class InputError(TaxiDurationError, ValueError):
+    """A value the caller gave is wrong and was found wrong before any work began."""
+
+    exit_code = 2
+
+
+class DataError(TaxiDurationError):
+    """A month's trips are missing, unreadable or break the data contract."""
+
+    exit_code = 2
+
+
+class ModelError(TaxiDurationError):
+    """A model directory is incomplete, altered, or does not fit the trips it is given."""
+
+    exit_code = 2
+
+
+class SourceError(TaxiDurationError):
+    """A server outside this process refused or failed; asking again does not help."""
+
+
+class TransientSourceError(SourceError):
+    """A server outside this process failed in a way that often passes; ask again."""

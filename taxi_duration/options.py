@@ -1,0 +1,239 @@
+"""What a training run is about: the options both flows take, checked before any work.
+
+The flows repeat these fields in their signatures, because Prefect builds its forms and
+`prefect deployment run -p` from them; the types, bounds and texts are written here once.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+
+from taxi_duration.errors import InputError
+from taxi_duration.features import FEATURE_SETS, FeatureSet, get_feature_set
+from taxi_duration.model import choose_alpha
+from taxi_duration.month import FIRST_YEAR, Month, newest_published
+from taxi_duration.trips import CABS, Cab, check_month, get_cab
+
+MOST_TRAIN_MONTHS = 120
+
+
+def _whole_number(name: str, value: object, remedy: str) -> int:
+    """Take 7 and "7", but not 7.0, True, "7.0" or Python's "1_0"."""
+    if type(value) is int:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
+        return int(value)
+    raise InputError(f"{name} {value!r} is not a whole number: give {remedy}.")
+
+
+def _read_year(value: object) -> int | None:
+    return (
+        None if value is None else Month(_whole_number("year", value, "one such as 2023"), 1).year
+    )
+
+
+def _read_month(value: object) -> int | None:
+    return (
+        None
+        if value is None
+        else Month(FIRST_YEAR, _whole_number("month", value, "one from 1 to 12")).month
+    )
+
+
+def _read_cab(value: object) -> str:
+    return get_cab(str(value)).name
+
+
+def _read_features(value: object) -> str:
+    return get_feature_set(str(value)).name
+
+
+def _read_alpha(value: object) -> float | None:
+    if value is None:
+        return None
+    try:
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+            raise ValueError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"alpha {value!r} is not a number: give one of at least 0, such as 3."
+        ) from None
+    return choose_alpha(get_feature_set("course"), number)
+
+
+def _read_train_months(value: object) -> int:
+    number = _whole_number("train_months", value, "one such as 3")
+    if not 1 <= number <= MOST_TRAIN_MONTHS:
+        raise InputError(f"train_months {number} is not from 1 to {MOST_TRAIN_MONTHS}.")
+    return number
+
+
+def _read_key_prefix(value: object) -> str:
+    text = str(value)
+    if not text or not all(
+        re.fullmatch(r"[\w.=-]+", part) and set(part) != {"."} for part in text.split("/")
+    ):
+        raise InputError(
+            f"prefix {text!r} is not a key prefix: give names joined by single slashes, such as "
+            "trip-data, with no leading or trailing slash and no '..'."
+        )
+    return text
+
+
+Year = Annotated[
+    Annotated[int, Field(ge=FIRST_YEAR, le=9999)] | None,
+    BeforeValidator(_read_year),
+    Field(description="year of the last training month"),
+]
+MonthNumber = Annotated[
+    Annotated[int, Field(ge=1, le=12)] | None,
+    BeforeValidator(_read_month),
+    Field(description="last training month, 1 to 12; the next one validates"),
+]
+CabName = Annotated[
+    str, BeforeValidator(_read_cab), Field(description=f"cab type: {' or '.join(CABS)}")
+]
+DataDirectory = Annotated[Path, Field(description="directory of the months' parquet files")]
+ModelsDirectory = Annotated[Path, Field(description="directory the model is written under")]
+Features = Annotated[
+    str,
+    BeforeValidator(_read_features),
+    Field(description=f"feature set: {' or '.join(FEATURE_SETS)}"),
+]
+Alpha = Annotated[
+    Annotated[float, Field(ge=0)] | None,
+    BeforeValidator(_read_alpha),
+    Field(
+        description="L2 penalty on the coefficients, 0 for ordinary least squares; by default "
+        + ", ".join(f"{each.alpha:g} for {each.name}" for each in FEATURE_SETS.values()),
+    ),
+]
+TrainMonths = Annotated[
+    int,
+    BeforeValidator(_read_train_months),
+    Field(ge=1, le=MOST_TRAIN_MONTHS, description="number of months to train on, ending there"),
+]
+Offline = Annotated[
+    bool, Strict(), Field(description="never touch the network for data; fail on a missing file")
+]
+BlockName = Annotated[str, Field(min_length=1, description="name of the saved S3Bucket block")]
+DataPrefix = Annotated[
+    str,
+    BeforeValidator(_read_key_prefix),
+    Field(description="key prefix of the months in the bucket"),
+]
+ModelsPrefix = Annotated[
+    str,
+    BeforeValidator(_read_key_prefix),
+    Field(description="key prefix the model is uploaded under"),
+]
+
+
+class TrainingOptions(BaseModel):
+    """The options of every training run, wherever its months come from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    year: Year = None
+    month: MonthNumber = None
+    cab: CabName = "green"
+    data_dir: DataDirectory = Path("data")
+    models_dir: ModelsDirectory = Path("models")
+    features: Features = "extended"
+    alpha: Alpha = None
+    train_months: TrainMonths = 1
+
+
+class LocalOptions(TrainingOptions):
+    """Months in a local directory, downloaded from the TLC when absent."""
+
+    offline: Offline = False
+
+
+class S3Options(TrainingOptions):
+    """Months in a bucket, kept locally once fetched."""
+
+    data_dir: DataDirectory = Path("data/s3")
+    block: BlockName = "s3-bucket-block"
+    prefix: DataPrefix = "trip-data"
+    models_prefix: ModelsPrefix = "models"
+
+
+Options = TypeVar("Options", bound=TrainingOptions)
+
+
+def read_options(kind: type[Options], values: dict[str, Any]) -> Options:
+    """Check values, as a command line or a flow run gives them, and name the first wrong one.
+
+    Raises:
+        InputError: a value is wrong or no option has that name.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, InputError):
+            raise cause from None
+        name = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{name} {first['input']!r}: {first['msg']}.") from None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The months and the model that a run's options come to on a given day."""
+
+    cab: Cab
+    train: tuple[Month, ...]
+    validation: Month
+    features: FeatureSet
+    alpha: float
+
+    @property
+    def months(self) -> tuple[Month, ...]:
+        return (*self.train, self.validation)
+
+
+def make_plan(options: TrainingOptions, today: date) -> Plan:
+    """Decide which months a run trains and validates on.
+
+    Without year and month, the last training month is the newest whose next month is published
+    on `today`.
+
+    Raises:
+        InputError: only one of year and month is given, or the cab type has no file of a month.
+    """
+    if (options.year is None) != (options.month is None):
+        given, absent = ("year", "month") if options.month is None else ("month", "year")
+        raise InputError(f"{given} is given without {absent}: give both, or neither.")
+    if options.year is None or options.month is None:
+        last = newest_published(today).shift(-1)
+    else:
+        last = Month(options.year, options.month)
+    cab, features = get_cab(options.cab), get_feature_set(options.features)
+    # Against the cab's first month before the window is laid out, which may reach before 2009.
+    check_month(cab, last)
+    if last.since(cab.first_month) < options.train_months - 1:
+        raise InputError(
+            f"train_months {options.train_months} reaches before {cab.name} month "
+            f"{cab.first_month} ({cab.first_month_reason}): give fewer."
+        )
+    if last.next > Month.of(today):
+        raise InputError(
+            f"month {last} cannot be trained on: its validation month {last.next} has not "
+            f"begun; give {newest_published(today).shift(-1)} or earlier."
+        )
+    return Plan(
+        cab,
+        last.window(options.train_months),
+        last.next,
+        features,
+        choose_alpha(features, options.alpha),
+    )

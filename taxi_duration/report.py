@@ -1,0 +1,151 @@
+"""The report of one training run: what is written as report.json and shown as markdown."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from taxi_duration.evaluation import Evaluation
+from taxi_duration.model import DurationModel
+from taxi_duration.month import Month
+from taxi_duration.trips import RowFunnel
+from taxi_duration.version import __version__
+
+Report = dict[str, Any]
+"""JSON-ready; two runs on the same inputs, parameters and versions give the same report."""
+
+REPORTED_DISTRIBUTIONS = ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "skops")
+
+
+def read_versions() -> dict[str, str]:
+    """The versions of this package, of Python and of the libraries the figures depend on."""
+    return {
+        "taxi_duration": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in REPORTED_DISTRIBUTIONS},
+    }
+
+
+def build_report(
+    *,
+    cab: str,
+    model: DurationModel,
+    train_months: Sequence[Month],
+    train_funnel: RowFunnel,
+    train: Evaluation,
+    validation_month: Month,
+    validation_funnel: RowFunnel,
+    validation: Evaluation,
+    baselines: Mapping[str, Evaluation],
+    inputs: Mapping[str, str],
+) -> Report:
+    """Put a run's figures in order.
+
+    Args:
+        inputs: file name -> sha256 of its bytes.
+        baselines: name -> its errors on the validation month.
+
+    Returns:
+        The report; errors in minutes, rows as counts.
+    """
+    return {
+        "cab": cab,
+        "features": model.features.name,
+        "alpha": model.alpha,
+        "train": {
+            "months": [str(month) for month in train_months],
+            **_describe(train_funnel, train),
+        },
+        "validation": {"month": str(validation_month), **_describe(validation_funnel, validation)},
+        "baselines": {
+            name: {"rmse": errors.rmse, "mae": errors.mae} for name, errors in baselines.items()
+        },
+        "inputs": dict(sorted(inputs.items())),
+        "versions": read_versions(),
+    }
+
+
+def _describe(funnel: RowFunnel, errors: Evaluation) -> dict[str, Any]:
+    return {
+        "rows_read": funnel.rows_read,
+        "rows_kept": funnel.rows_kept,
+        "rmse": errors.rmse,
+        "mae": errors.mae,
+        "dropped": funnel.dropped,
+        "noted": funnel.noted,
+    }
+
+
+def collect_metrics(report: Report) -> dict[str, float]:
+    """The report's figures as flat names, such as `validation_rmse`, errors in minutes."""
+    metrics = {
+        f"{part}_{name}": float(report[part][name])
+        for part in ("train", "validation")
+        for name in ("rmse", "mae", "rows_read", "rows_kept")
+    }
+    for name, errors in report["baselines"].items():
+        metrics[f"{name}_rmse"] = float(errors["rmse"])
+    return metrics
+
+
+def render_markdown(report: Report, run_link: str, model_location: str) -> str:
+    """The report as the markdown shown in Prefect: three tables and where the run is kept."""
+    train, validation = report["train"], report["validation"]
+    model_rmse = validation["rmse"]
+    months = ", ".join(train["months"])
+    contenders = [
+        (f"**linear regression, {report['features']} features**", model_rmse),
+        ("zone-pair median", report["baselines"]["zone_pair_median"]["rmse"]),
+        ("training mean", report["baselines"]["mean"]["rmse"]),
+    ]
+    rules = [
+        (f"dropped: {rule}", train["dropped"][rule], validation["dropped"][rule])
+        for rule in train["dropped"]
+    ] + [
+        (f"kept, noted: {defect}", train["noted"][defect], validation["noted"][defect])
+        for defect in train["noted"]
+    ]
+    return "\n\n".join(
+        [
+            f"# Duration model: {report['cab']}, trained on {months}",
+            f"RMSE **{model_rmse:.4f} minutes** on {validation['month']} "
+            f"(alpha {report['alpha']:g}; training RMSE {train['rmse']:.4f}, "
+            f"validation MAE {validation['mae']:.4f}).",
+            _table(
+                ("on " + validation["month"], "RMSE, minutes", "model's RMSE is"),
+                [
+                    (name, f"{rmse:.4f}", "" if rmse == model_rmse else _compare(model_rmse, rmse))
+                    for name, rmse in contenders
+                ],
+            ),
+            _table(
+                ("trips", f"training {months}", f"validation {validation['month']}"),
+                [
+                    (name, f"{of_train:,}", f"{of_validation:,}")
+                    for name, of_train, of_validation in [
+                        ("read", train["rows_read"], validation["rows_read"]),
+                        *rules,
+                        ("**kept**", train["rows_kept"], validation["rows_kept"]),
+                    ]
+                ],
+            ),
+            _table(
+                ("file", "sha256"),
+                [(f"`{name}`", f"`{digest}`") for name, digest in report["inputs"].items()],
+            ),
+            f"MLflow run: {run_link}",
+            f"Model: `{model_location}`",
+        ]
+    )
+
+
+def _compare(ours: float, theirs: float) -> str:
+    change = ours / theirs - 1
+    return f"{abs(change):.1%} {'lower' if change <= 0 else 'higher'}"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
