@@ -98,14 +98,19 @@ MonthNumber = Annotated[
     Field(description="last training month, 1 to 12; the next one validates"),
 ]
 CabName = Annotated[
-    str, BeforeValidator(_read_cab), Field(description=f"cab type: {' or '.join(CABS)}")
+    str,
+    BeforeValidator(_read_cab),
+    Field(description=f"cab type: {' or '.join(CABS)}", json_schema_extra={"enum": [*CABS]}),
 ]
 DataDirectory = Annotated[Path, Field(description="directory of the months' parquet files")]
 ModelsDirectory = Annotated[Path, Field(description="directory the model is written under")]
 Features = Annotated[
     str,
     BeforeValidator(_read_features),
-    Field(description=f"feature set: {' or '.join(FEATURE_SETS)}"),
+    Field(
+        description=f"feature set: {' or '.join(FEATURE_SETS)}",
+        json_schema_extra={"enum": [*FEATURE_SETS]},
+    ),
 ]
 Alpha = Annotated[
     Annotated[float, Field(ge=0)] | None,
