@@ -62,7 +62,7 @@ def _label_pair(code: int) -> str:
 
 def _encode_hour_of_week(trips: pd.DataFrame) -> Integers:
     pickup = trips["pickup"].dt
-    hours: Integers = (pickup.dayofweek * 24 + pickup.hour).to_numpy(np.int64)
+    hours: Integers = (pickup.day_of_week * 24 + pickup.hour).to_numpy(np.int64)
     return hours
 
 

@@ -104,7 +104,8 @@ class DurationModel:
 
     def predict_matrix(self, matrix: sparse.csr_matrix) -> Floats:
         """Predict minutes from a matrix that `build_matrix` made for this model's vectorizer."""
-        minutes: Floats = self.regression.predict(matrix)
+        # Not regression.predict, which refuses a matrix without rows.
+        minutes: Floats = matrix @ self.regression.coef_ + self.regression.intercept_
         return minutes.clip(*self.features.bounds) if self.features.bounds else minutes
 
     def evaluate(self, path: str | Path) -> Evaluation:

@@ -17,7 +17,8 @@ from sklearn.linear_model import LinearRegression, Ridge
 Floats = npt.NDArray[np.float64]
 
 RANK_TOLERANCE = 1e-11
-"""Eigenvalues below this share of the largest count as zero; columns are scaled beforehand."""
+"""Eigenvalues below this count as zero: columns had unit length before the one-hot block was
+eliminated, so what elimination leaves of one is its share outside the levels."""
 
 REFINEMENTS = 2
 """Rounds of iterative refinement: the second already moves only the last digits."""
@@ -71,7 +72,8 @@ class _NormalEquations:
     """(X'X + penalty) of one matrix, factorised once and solved for several right-hand sides.
 
     "Levels" are the eliminated one-hot columns; "others" are the intercept and what remains,
-    scaled to unit length so that miles and one-hot columns weigh alike in the rank decision.
+    scaled to unit length (the penalty counted in) so that miles and one-hot columns weigh alike
+    in the rank decision and in rounding.
     """
 
     def __init__(
@@ -81,21 +83,21 @@ class _NormalEquations:
         levels = matrix[:, np.flatnonzero(one_hot)]
         intercept = sparse.csr_matrix(np.ones((matrix.shape[0], 1)))
         others: Any = sparse.hstack([intercept, matrix[:, np.flatnonzero(~one_hot)]], "csr")
-        lengths = np.sqrt(others.multiply(others).sum(axis=0)).A1
+        self._is_penalised = np.arange(others.shape[1]) > 0
+        lengths = np.sqrt(others.power(2).sum(axis=0).A1 + alpha * self._is_penalised)
         self._scale = np.where(lengths > 0, lengths, 1.0)
         others = others @ sparse.diags_array(1 / self._scale)
         self._diagonal = np.asarray(levels.sum(axis=0)).ravel() + alpha
         self._cross: Any = sparse.csr_matrix(levels.T @ others)
         eliminated = self._cross.T @ self._cross.multiply(1 / self._diagonal[:, None])
         system = (others.T @ others - eliminated).toarray()
-        self._is_penalised = np.arange(len(self._scale)) > 0
         system[np.diag_indices_from(system)] += alpha * self._is_penalised / self._scale**2
         if alpha:
             self._inverse = linalg.inv(system, assume_a="pos")
             self._null = np.empty((len(system), 0))
             return
         values, vectors = linalg.eigh(system)
-        kept = values > RANK_TOLERANCE * values[-1]
+        kept = values > RANK_TOLERANCE
         self._inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
         self._null = vectors[:, ~kept]
 

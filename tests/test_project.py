@@ -1,0 +1,58 @@
+"""What must stay true of the repository itself."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def list_files() -> list[Path]:
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout, so there is no list of the project's files")
+    return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+
+
+def test_the_library_needs_neither_prefect_nor_mlflow() -> None:
+    script = (
+        "import sys; from taxi_duration import load_model, train_model; "
+        "print([name for name in ('prefect', 'prefect_aws', 'mlflow') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", script]
+    imported = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert imported.stdout.strip() == "[]"
+
+
+def test_no_tlc_file_is_in_the_repository() -> None:
+    parquet = [path for path in list_files() if path.suffix == ".parquet"]
+    assert parquet
+    assert all(path.name.startswith("synthetic_") for path in parquet)
+
+
+def test_no_file_names_a_registry_host_or_a_path_of_a_machine() -> None:
+    # Put together here, so that this file does not name them either.
+    hosts = [".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"))]
+    places = ["/".join(("", *parts)) for parts in (("work", "main"), ("root", ""), ("tmp", "w"))]
+    for path in list_files():
+        if path.suffix in (".parquet", ".png"):
+            continue
+        text = path.read_text("utf-8")
+        assert not [word for word in (*hosts, *places) if word in text], path
+
+
+def test_locked_requirements_carry_hashes_and_no_addresses() -> None:
+    for lock in REPOSITORY.glob("requirements*.lock"):
+        lines = lock.read_text("utf-8").splitlines()
+        pinned = [line for line in lines if "==" in line and not line.lstrip().startswith("#")]
+        assert pinned
+        assert all(line.endswith("\\") for line in pinned), lock.name
+        assert not [line for line in lines if "://" in line or line.startswith("--index")]
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "taxi_duration").glob("*.py")), ids=str)
+def test_a_module_can_be_held_in_the_head(path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 300

@@ -1,0 +1,80 @@
+import pytest
+
+from taxi_duration.evaluation import Evaluation
+from taxi_duration.model import train_model
+from taxi_duration.month import Month
+from taxi_duration.report import Report, build_report, collect_metrics, render_markdown
+from taxi_duration.trips import RowFunnel
+from tests.months import JANUARY
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    return build_report(
+        cab="green",
+        model=train_model([JANUARY], "course"),
+        train_months=[Month(2022, 12), Month(2023, 1)],
+        train_funnel=RowFunnel(1200, {"shorter than 1 minute": 200}, 1000, {"zero distance": 7}),
+        train=Evaluation(rmse=4.0, mae=3.0, rows=1000),
+        validation_month=Month(2023, 2),
+        validation_funnel=RowFunnel(600, {"shorter than 1 minute": 50}, 550, {"zero distance": 3}),
+        validation=Evaluation(rmse=6.0, mae=4.0, rows=550),
+        baselines={
+            "mean": Evaluation(rmse=12.0, mae=9.0, rows=550),
+            "zone_pair_median": Evaluation(rmse=5.0, mae=4.5, rows=550),
+        },
+        inputs={"green_tripdata_2023-01.parquet": "cd", "green_tripdata_2022-12.parquet": "ab"},
+    )
+
+
+def test_the_report_has_the_promised_shape(report: Report) -> None:
+    assert report["cab"] == "green"
+    assert (report["features"], report["alpha"]) == ("course", 0.0)
+    assert report["train"]["months"] == ["2022-12", "2023-01"]
+    assert report["validation"]["month"] == "2023-02"
+    for part, read, kept, rmse in (("train", 1200, 1000, 4.0), ("validation", 600, 550, 6.0)):
+        assert (report[part]["rows_read"], report[part]["rows_kept"]) == (read, kept)
+        assert report[part]["rmse"] == rmse
+    assert report["validation"]["mae"] == 4.0
+    assert report["baselines"]["mean"]["rmse"] == 12.0
+    assert report["baselines"]["zone_pair_median"]["rmse"] == 5.0
+    assert list(report["inputs"].values()) == ["ab", "cd"]
+    assert {"python", "scikit-learn", "taxi_duration"} <= report["versions"].keys()
+
+
+def test_metrics_are_the_reports_figures(report: Report) -> None:
+    assert collect_metrics(report) == {
+        "train_rmse": 4.0,
+        "train_mae": 3.0,
+        "train_rows_read": 1200.0,
+        "train_rows_kept": 1000.0,
+        "validation_rmse": 6.0,
+        "validation_mae": 4.0,
+        "validation_rows_read": 600.0,
+        "validation_rows_kept": 550.0,
+        "mean_rmse": 12.0,
+        "zone_pair_median_rmse": 5.0,
+    }
+
+
+def test_the_markdown_compares_and_links(report: Report) -> None:
+    lines = render_markdown(report, "[abc](http://127.0.0.1:5000/#/x)", "models/x").splitlines()
+    assert lines[0] == "# Duration model: green, trained on 2022-12, 2023-01"
+    assert "| **linear regression, course features** | 6.0000 |  |" in lines
+    assert "| zone-pair median | 5.0000 | 20.0% higher |" in lines
+    assert "| training mean | 12.0000 | 50.0% lower |" in lines
+    assert "| read | 1,200 | 600 |" in lines
+    assert "| dropped: shorter than 1 minute | 200 | 50 |" in lines
+    assert "MLflow run: [abc](http://127.0.0.1:5000/#/x)" in lines
+
+
+def test_no_line_of_the_markdown_is_indented_into_a_code_block(report: Report) -> None:
+    assert not [
+        line for line in render_markdown(report, "x", "y").splitlines() if line.startswith(" ")
+    ]
+
+
+def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
+    for block in render_markdown(report, "x", "y").split("\n\n"):
+        rows = [line.count(" | ") for line in block.splitlines() if line.startswith("|")]
+        assert len(set(rows)) <= 1

@@ -1,0 +1,158 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from taxi_duration.errors import DataError, InputError
+from taxi_duration.month import Month
+from taxi_duration.trips import CABS, check_month, clean_trips, get_cab, select_columns
+
+START = pd.Timestamp("2023-01-10 08:00:00")
+
+
+def raw_trips(seconds: list[float], **columns: object) -> pd.DataFrame:
+    """Raw green trips that last so many seconds, alike but for the columns given."""
+    return pd.DataFrame(
+        {
+            "lpep_pickup_datetime": START,
+            "lpep_dropoff_datetime": [START + pd.Timedelta(seconds=s) for s in seconds],
+            "PULocationID": 74,
+            "DOLocationID": 75,
+            "trip_distance": 1.5,
+            **columns,
+        }
+    )
+
+
+def test_both_ends_of_one_to_sixty_minutes_are_kept() -> None:
+    trips, funnel = clean_trips(raw_trips([59, 60, 61, 3599, 3600, 3601]))
+    assert trips["minutes"].tolist() == [1.0, 61 / 60, 3599 / 60, 60.0]
+    assert (funnel.rows_read, funnel.rows_kept) == (6, 4)
+
+
+def test_each_dropped_row_counts_under_the_first_rule_it_breaks() -> None:
+    raw = raw_trips([-5, 0, 30, 600, 4000, 600])
+    raw.loc[5, "trip_distance"] = np.inf
+    _, funnel = clean_trips(raw)
+    assert funnel.dropped == {
+        "required value missing": 1,
+        "drop-off not after pick-up": 2,
+        "shorter than 1 minute": 1,
+        "longer than 60 minutes": 1,
+    }
+    assert funnel.rows_read == funnel.rows_kept + sum(funnel.dropped.values())
+
+
+@pytest.mark.parametrize(
+    "column", ["lpep_pickup_datetime", "lpep_dropoff_datetime", "PULocationID", "trip_distance"]
+)
+def test_a_missing_required_value_drops_the_row(column: str) -> None:
+    raw = raw_trips([600, 600]).astype({"PULocationID": "float64"})
+    raw.loc[0, column] = None
+    trips, funnel = clean_trips(raw)
+    assert len(trips) == 1
+    assert funnel.dropped["required value missing"] == 1
+    assert trips["pickup_zone"].dtype == np.int64
+
+
+def test_known_defects_are_kept_and_noted() -> None:
+    raw = raw_trips([600] * 4, trip_distance=[0.0, 100.0, 100.1, 1.0])
+    raw["DOLocationID"] = [75, 265, 75, 75]
+    raw.loc[3, "lpep_pickup_datetime"] = pd.Timestamp("2008-12-31 23:00:00")
+    raw.loc[3, "lpep_dropoff_datetime"] = pd.Timestamp("2008-12-31 23:10:00")
+    trips, funnel = clean_trips(raw, Month(2023, 1))
+    assert len(trips) == 4
+    assert funnel.noted == {
+        "zero distance": 1,
+        "over 100 miles": 1,
+        "zone 264 or 265": 1,
+        "picked up outside the month": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("pickup", "outside"),
+    [("2022-12-31 23:59:59", 1), ("2023-01-01 00:00:00", 0), ("2023-01-31 23:59:59", 0),
+     ("2023-02-01 00:00:00", 1)],
+)  # fmt: skip
+def test_a_month_is_half_open(pickup: str, outside: int) -> None:
+    raw = raw_trips([600])
+    raw["lpep_pickup_datetime"] = pd.Timestamp(pickup)
+    raw["lpep_dropoff_datetime"] = pd.Timestamp(pickup) + pd.Timedelta(minutes=5)
+    _, funnel = clean_trips(raw, Month(2023, 1))
+    assert funnel.noted["picked up outside the month"] == outside
+
+
+def test_no_trip_left_is_an_error_with_counts() -> None:
+    with pytest.raises(
+        DataError, match=r"no trip is left of 2: 1 drop-off not after pick-up, 1 lo"
+    ):
+        clean_trips(raw_trips([-1, 9999]))
+    with pytest.raises(DataError, match=r"no trip is left of 0: the file has no rows"):
+        clean_trips(raw_trips([600]).iloc[:0])
+
+
+def test_column_names_match_in_any_case_and_either_cab_type() -> None:
+    raw = raw_trips([600]).rename(columns={"PULocationID": "pulocationid"})
+    yellow = raw.rename(columns=lambda name: name.replace("lpep", "TPEP"))
+    pd.testing.assert_frame_equal(clean_trips(raw)[0], clean_trips(yellow)[0])
+
+
+def test_new_columns_are_tolerated() -> None:
+    plain, _ = clean_trips(raw_trips([600]))
+    more, _ = clean_trips(raw_trips([600], cbd_congestion_fee=0.75))
+    pd.testing.assert_frame_equal(plain, more)
+
+
+def test_a_missing_column_is_named_with_those_present() -> None:
+    raw = raw_trips([600]).drop(columns="trip_distance")
+    with pytest.raises(DataError, match=r"column trip_distance is missing; the columns are lpep_"):
+        clean_trips(raw)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind"),
+    [("trip_distance", "far", "numbers"), ("lpep_pickup_datetime", 17, "times"),
+     ("PULocationID", "Astoria", "numbers")],
+)  # fmt: skip
+def test_a_column_of_the_wrong_type_is_named(column: str, value: object, kind: str) -> None:
+    with pytest.raises(DataError, match=rf"column {column} holds .* cannot be read as {kind}"):
+        clean_trips(raw_trips([600], **{column: value}))
+
+
+def test_cleaning_leaves_the_raw_trips_alone() -> None:
+    raw = raw_trips([600, 5])
+    before = raw.copy()
+    clean_trips(raw)
+    pd.testing.assert_frame_equal(raw, before)
+
+
+def test_selecting_takes_only_what_is_asked() -> None:
+    trips = select_columns(
+        pd.DataFrame({"DOLocationID": [1], "PULocationID": [2]}), ["pickup_zone"]
+    )
+    assert trips.columns.tolist() == ["pickup_zone"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gren", "cab 'gren' is not a cab type; did you mean 'green'?"),
+        ("YELLOW", "did you mean 'yellow'?"),
+        ("tram", "cab 'tram' is not a cab type; give green or yellow."),
+        ("fhv", "cab 'fhv' cannot be used: its files hold no distance; give green or yellow."),
+    ],
+)
+def test_an_unknown_cab_is_refused(name: str, message: str) -> None:
+    with pytest.raises(InputError) as raised:
+        get_cab(name)
+    assert message in str(raised.value)
+
+
+def test_cabs_have_a_first_month() -> None:
+    check_month(CABS["green"], Month(2013, 8))
+    with pytest.raises(
+        InputError, match=r"green month 2013-07 .* began in August 2013; give 2013-08"
+    ):
+        check_month(CABS["green"], Month(2013, 7))
+    with pytest.raises(InputError, match=r"yellow month 2010-12 .* coordinates instead of zones"):
+        check_month(CABS["yellow"], Month(2010, 12))
