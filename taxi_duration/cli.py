@@ -119,5 +119,5 @@ def summarise(trained: TrainedRun) -> str:
                     to see it: {start_mlflow}{tracked.url}
   Prefect artifact  {ARTIFACT_KEY}
                     to see it: {start_prefect}\
-{server or "http://127.0.0.1:4200"}/artifacts/key/{ARTIFACT_KEY}
+{server or "http://127.0.0.1:4200"}/artifacts/artifact/{trained.artifact_id}
 """

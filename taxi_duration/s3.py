@@ -103,7 +103,13 @@ def fetch_month(
     path = directory / month.file_name(cab.name)
     with _named_errors(source):
         client = bucket.credentials.get_s3_client()
-        head = client.head_object(Bucket=bucket.bucket_name, Key=key)
+        try:
+            head = client.head_object(Bucket=bucket.bucket_name, Key=key)
+        except ClientError as error:
+            if _read_status(error) == 404:
+                # S3 answers the same for a missing bucket; this raises if that is the matter.
+                client.head_bucket(Bucket=bucket.bucket_name)
+            raise
         etag, size = head["ETag"], head["ContentLength"]
         kept = read_sidecar(path) if path.is_file() else None
         if kept is None or (kept.source, kept.etag, kept.size) != (source, etag, size):
@@ -137,7 +143,9 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
     with _named_errors(location):
         client = bucket.credentials.get_s3_client()
         for path in sorted(directory.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
-            client.upload_file(str(path), bucket.bucket_name, f"{folder}/{path.name}")
+            with path.open("rb") as file:
+                key = f"{folder}/{path.name}"
+                client.put_object(Bucket=bucket.bucket_name, Key=key, Body=file)
     return location
 
 
@@ -162,11 +170,11 @@ def _named_errors(location: str) -> Iterator[None]:
 def _name_client_error(location: str, error: ClientError) -> Exception:
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", ""))
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if code == "NoSuchBucket":
+    status = _read_status(error)
+    if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
         return SourceError(f"{location}: the bucket does not exist; correct the block.")
     if status == 404:
-        return DataError(f"{location} does not exist: upload it, or correct bucket and prefix.")
+        return DataError(f"{location} does not exist: upload it, or correct the prefix.")
     if status == 403:
         return SourceError(
             f"{location}: access denied ({code}); check the block's key, secret and policy."
@@ -174,3 +182,8 @@ def _name_client_error(location: str, error: ClientError) -> Exception:
     if status in (408, 429) or status >= 500:
         return TransientSourceError(f"{location}: the server answered {status} ({code}).")
     return SourceError(f"{location}: the server answered {status} ({error}).")
+
+
+def _read_status(error: ClientError) -> int:
+    response: Mapping[str, Any] = error.response
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
