@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from pathlib import Path
 
 from prefect.settings import (
     PREFECT_API_URL,
@@ -96,16 +98,25 @@ def errors_in_one_line() -> Iterator[None]:
             logger.removeFilter(drop_traceback)
 
 
+def _find_program(name: str) -> str:
+    """How to call a program of this environment from here, activated or not."""
+    program = Path(sys.executable).with_name(name)
+    if shutil.which(name) == str(program):
+        return name
+    here = Path.cwd()
+    return str(program.relative_to(here) if program.is_relative_to(here) else program)
+
+
 def summarise(trained: TrainedRun) -> str:
     """The figures of a run, where its model, MLflow run and artifact are, and how to open them."""
     report, tracked = trained.report, trained.tracked
     validation, baselines = report["validation"], report["baselines"]
     server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    start_prefect = "" if server else "prefect server start, then open "
+    start_prefect = "" if server else f"{_find_program('prefect')} server start, then open "
     start_mlflow = (
         ""
         if tracked.tracking_uri.startswith("http")
-        else f"mlflow ui --backend-store-uri {tracked.tracking_uri}, then open "
+        else f"{_find_program('mlflow')} ui --backend-store-uri {tracked.tracking_uri}, then open "
     )
     return f"""
 {report["cab"]} trips, {report["features"]} features, trained on \
