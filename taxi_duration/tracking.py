@@ -27,6 +27,9 @@ from taxi_duration.store import REPORT_FILE
 from taxi_duration.trips import Cab
 
 EXPERIMENT = "nyc-taxi-duration"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Has MLflow's pages show runs, parameters and metrics first, not its pages for language models."""
+
 SQLITE = "sqlite:///"
 DEFAULT_STORE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
@@ -151,7 +154,7 @@ def _find_experiment(uri: str) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         try:
-            return str(client.create_experiment(EXPERIMENT, _artifact_location(uri)))
+            return _create_experiment(client, _artifact_location(uri))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -162,6 +165,10 @@ def _find_experiment(uri: str) -> str:
             "`mlflow experiments restore`, or name another store in MLFLOW_TRACKING_URI."
         )
     return str(experiment.experiment_id)
+
+
+def _create_experiment(client: mlflow.MlflowClient, artifact_location: str | None) -> str:
+    return str(client.create_experiment(EXPERIMENT, artifact_location, EXPERIMENT_TAGS))
 
 
 def _artifact_location(uri: str) -> str | None:
@@ -185,7 +192,6 @@ def _ensure_sqlite_store(database: Path) -> None:
             return
         with tempfile.TemporaryDirectory(dir=database.parent, prefix=".mlflow.") as scratch:
             made = Path(scratch, database.name)
-            mlflow.MlflowClient(f"{SQLITE}{made}").create_experiment(
-                EXPERIMENT, _artifact_location(f"{SQLITE}{database}")
-            )
+            client = mlflow.MlflowClient(f"{SQLITE}{made}")
+            _create_experiment(client, _artifact_location(f"{SQLITE}{database}"))
             made.replace(database)
