@@ -112,11 +112,12 @@ def summarise(trained: TrainedRun) -> str:
     report, tracked = trained.report, trained.tracked
     validation, baselines = report["validation"], report["baselines"]
     server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    start_prefect = "" if server else f"{_find_program('prefect')} server start, then open "
+    then_open = f",\n{' ' * 31}then open "
+    start_prefect = "" if server else f"{_find_program('prefect')} server start{then_open}"
     start_mlflow = (
         ""
         if tracked.tracking_uri.startswith("http")
-        else f"{_find_program('mlflow')} ui --backend-store-uri {tracked.tracking_uri}, then open "
+        else f"{_find_program('mlflow')} ui --backend-store-uri {tracked.tracking_uri}{then_open}"
     )
     return f"""
 {report["cab"]} trips, {report["features"]} features, trained on \

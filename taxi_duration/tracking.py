@@ -28,7 +28,7 @@ from taxi_duration.trips import Cab
 
 EXPERIMENT = "nyc-taxi-duration"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's pages show runs, parameters and metrics first, not its pages for language models."""
+"""Which of MLflow's two kinds of experiment this is, so that its pages need not infer it."""
 
 SQLITE = "sqlite:///"
 DEFAULT_STORE = "mlflow.db"

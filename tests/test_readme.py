@@ -1,0 +1,72 @@
+"""The README says what is so: its commands, names and code exist and work."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from taxi_duration.cli import make_parser
+from taxi_duration.options import LocalOptions
+from tests.months import FEBRUARY, JANUARY
+
+REPOSITORY = Path(__file__).parents[1]
+README = (REPOSITORY / "README.md").read_text("utf-8")
+COMMANDS = re.findall(r"^\$ (.+)$", README, re.MULTILINE)
+
+
+def test_the_help_is_the_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    import orchestrate
+
+    monkeypatch.setenv("COLUMNS", "100")
+    parser = make_parser(LocalOptions, orchestrate.main_flow.__doc__ or "")
+    parser.prog = "orchestrate.py"
+    assert parser.format_help().strip() in README
+
+
+def test_every_make_target_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`?make ([a-z]+)`?", README))
+    assert {"run", "test"} <= named <= targets
+
+
+def test_every_deployment_named_exists() -> None:
+    named = set(re.findall(r"prefect deployment run 'main-flow(?:-s3)?/(\w+)'", README))
+    declared = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text("utf-8"))["deployments"]
+    assert named == {deployment["name"] for deployment in declared}
+
+
+def test_every_option_named_exists() -> None:
+    flags = {f"--{name.replace('_', '-')}" for name in LocalOptions.model_fields}
+    commands = [command for command in COMMANDS if "orchestrate.py" in command]
+    assert commands
+    for command in commands:
+        assert set(re.findall(r"--[a-z-]+", command)) <= flags
+
+
+def test_every_setting_named_is_read_by_the_code() -> None:
+    code = "".join(
+        path.read_text("utf-8")
+        for path in [*(REPOSITORY / "taxi_duration").glob("*.py"), *Path(__file__).parent.glob("*")]
+        if path.suffix == ".py" and path != Path(__file__)
+    )
+    for name in set(re.findall(r"\b(?:TAXI_DURATION|MLFLOW|AWS)_[A-Z0-9_]+", README)):
+        assert name in code, name
+
+
+def test_every_link_and_picture_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (REPOSITORY / target).exists(), target
+
+
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "data").mkdir()
+    for path, month in ((JANUARY, "01"), (FEBRUARY, "02")):
+        (tmp_path / "data" / f"green_tripdata_2023-{month}.parquet").symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    lines = [line for line in example.splitlines() if not line.startswith("load_model(")]
+    assert len(lines) == len(example.splitlines()) - 1
+    names: dict[str, object] = {}
+    exec("\n".join(lines), names)
+    assert len(names["model"].predict(names["trips"])) == len(names["trips"])  # type: ignore[attr-defined,arg-type]
