@@ -24,9 +24,9 @@ from taxi_duration.features import (
     fit_vectorizer,
     get_feature_set,
 )
-from taxi_duration.month_file import read_trips
+from taxi_duration.month_file import read_clean_trips
 from taxi_duration.regression import assemble_regression, fit_regression
-from taxi_duration.trips import clean_trips, select_columns
+from taxi_duration.trips import select_columns
 
 Floats = npt.NDArray[np.float64]
 
@@ -110,7 +110,7 @@ class DurationModel:
 
     def evaluate(self, path: str | Path) -> Evaluation:
         """Read and clean a month's file as for training, and score the model on it."""
-        trips, _ = clean_trips(read_trips(path))
+        trips, _ = read_clean_trips(path)
         return score(trips["minutes"].to_numpy(), self.predict_clean(trips))
 
 
@@ -136,7 +136,7 @@ def train_model(
         raise InputError(f"paths is the single path {paths}: give a list of paths.")
     feature_set = get_feature_set(features) if isinstance(features, str) else features
     penalty = choose_alpha(feature_set, alpha)
-    trips = pd.concat([clean_trips(read_trips(path))[0] for path in paths], ignore_index=True)
+    trips = pd.concat([read_clean_trips(path)[0] for path in paths], ignore_index=True)
     vectorizer = fit_vectorizer(trips, feature_set)
     return fit_model(
         trips, build_matrix(trips, feature_set, vectorizer), vectorizer, feature_set, penalty

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from taxi_duration.errors import DataError
 from taxi_duration.month import Month
-from taxi_duration.trips import CABS, Cab, match_columns
+from taxi_duration.trips import CABS, Cab, RowFunnel, clean_trips, match_columns
 
 MAX_ROWS = 30_000_000
 """Twice the busiest yellow month; a file that claims more is refused before it is read."""
@@ -70,6 +70,21 @@ def read_trips(
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is damaged: {error}. Delete it and fetch it again.") from error
     return trips
+
+
+def read_clean_trips(
+    path: str | Path, cab: Cab | None = None, month: Month | None = None
+) -> tuple[pd.DataFrame, RowFunnel]:
+    """Read a month's file and clean it: see `read_trips` and `clean_trips`.
+
+    Raises:
+        DataError: as both; the message names the file.
+    """
+    raw = read_trips(path, cab)
+    try:
+        return clean_trips(raw, month)
+    except DataError as error:
+        raise DataError(f"{path}: {error} Choose another month, or fetch it again.") from error
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:

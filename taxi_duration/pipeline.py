@@ -29,19 +29,19 @@ from taxi_duration.evaluation import Evaluation, score, score_mean, score_zone_p
 from taxi_duration.features import FeatureSet, build_matrix, fit_vectorizer
 from taxi_duration.model import DurationModel, fit_model
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, read_trips
+from taxi_duration.month_file import MonthFile, read_clean_trips
 from taxi_duration.options import Plan
 from taxi_duration.report import Report, build_report, render_markdown
 from taxi_duration.store import save_model
 from taxi_duration.tracking import TrackedRun, log_training
-from taxi_duration.trips import Cab, RowFunnel, clean_trips
+from taxi_duration.trips import Cab, RowFunnel
 
 ARTIFACT_KEY = "duration-model-report"
 
 
 @dataclass(frozen=True)
 class CleanMonth:
-    """A month's kept trips, one row each (see `clean_trips`), and what became of the others."""
+    """A month's kept trips, one row each (see `trips.clean_trips`), and what became of the others."""
 
     trips: pd.DataFrame
     funnel: RowFunnel
@@ -134,7 +134,7 @@ def download_month(locate: Callable[[Month], MonthFile], month: Month) -> MonthF
 @task(name="clean-trips", task_run_name="clean-{file.month}", cache_policy=NO_CACHE)
 def clean_month(file: MonthFile, cab: Cab) -> CleanMonth:
     """Read a month and keep the trips a model may learn from."""
-    trips, funnel = clean_trips(read_trips(file.path, cab), file.month)
+    trips, funnel = read_clean_trips(file.path, cab, file.month)
     counts = {**funnel.dropped, **{f"{defect} (kept)": n for defect, n in funnel.noted.items()}}
     get_run_logger().info(
         "%s: kept %s of %s trips; %s",

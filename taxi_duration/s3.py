@@ -6,6 +6,7 @@ outside their target for some keys and succeed on a missing prefix (prefect-aws 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,12 +44,17 @@ def create_blocks(environment: Mapping[str, str], name: str) -> str:
         The bucket's name.
 
     Raises:
-        InputError: a variable is not set.
+        InputError: a variable is not set, or the name is no block's name.
     """
     required = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", BUCKET_VARIABLE)
     absent = [variable for variable in required if not environment.get(variable)]
     if absent:
         raise InputError(f"{', '.join(absent)} not set: export it and run {CREATE_BLOCKS} again.")
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise InputError(
+            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
+            "dashes."
+        )
     token = environment.get("AWS_SESSION_TOKEN")
     credentials = AwsCredentials(
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],

@@ -122,13 +122,13 @@ def download_month(cab: Cab, month: Month, path: Path) -> None:
                 _check_length(response, target, url)
 
             place_month(path, cab, url, response.headers.get("etag", ""), write)
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise SourceError(f"{url} is not an address ({error}): set {BASE_URL_VARIABLE}.") from error
     except httpx.TransportError as error:
         raise TransientSourceError(
             f"{url} did not answer ({type(error).__name__}: {error}): check the network, or place "
             f"the file at {path} and run with offline."
         ) from error
-    except httpx.InvalidURL as error:
-        raise SourceError(f"{url} is not an address ({error}): set {BASE_URL_VARIABLE}.") from error
 
 
 def _check_status(response: httpx.Response, url: str, month: Month) -> None:
