@@ -41,7 +41,7 @@ ARTIFACT_KEY = "duration-model-report"
 
 @dataclass(frozen=True)
 class CleanMonth:
-    """A month's kept trips, one row each (see `trips.clean_trips`), and what became of the others."""
+    """A month's kept trips, one row each, and what became of the others."""
 
     trips: pd.DataFrame
     funnel: RowFunnel
