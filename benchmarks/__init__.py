@@ -1,0 +1,1 @@
+"""Measurements of this package beside other ways to the same result."""
