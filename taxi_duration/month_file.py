@@ -68,7 +68,9 @@ def read_trips(
         try:
             trips: pd.DataFrame = parquet.read(columns=names).to_pandas()
         except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{path} is damaged: {error}. Delete it and fetch it again.") from error
+            raise DataError(
+                f"{path} is damaged: {str(error).rstrip('.')}. Delete it and fetch it again."
+            ) from error
     return trips
 
 
@@ -94,7 +96,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         raise DataError(f"{path} does not exist: give the path of a month's file.") from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{path} is not a parquet file: {error}. Delete it and fetch it again."
+            f"{path} is not a parquet file: {str(error).rstrip('.')}. Delete it and fetch it again."
         ) from error
 
 

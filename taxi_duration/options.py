@@ -121,9 +121,9 @@ Alpha = Annotated[
     ),
 ]
 TrainMonths = Annotated[
-    int,
+    Annotated[int, Field(ge=1, le=MOST_TRAIN_MONTHS)],
     BeforeValidator(_read_train_months),
-    Field(ge=1, le=MOST_TRAIN_MONTHS, description="number of months to train on, ending there"),
+    Field(description="number of months to train on, ending there"),
 ]
 Offline = Annotated[
     bool, Strict(), Field(description="never touch the network for data; fail on a missing file")

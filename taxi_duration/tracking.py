@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from taxi_duration.report import Report, collect_metrics
 from taxi_duration.store import REPORT_FILE
 from taxi_duration.trips import Cab
 
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "nyc-taxi-duration"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Which of MLflow's two kinds of experiment this is, so that its pages need not infer it."""
@@ -53,7 +56,7 @@ class TrackedRun:
 
 def resolve_tracking_uri() -> str:
     """`MLFLOW_TRACKING_URI`, or the sqlite store in the working directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{Path(DEFAULT_STORE).absolute()}"
+    return os.environ.get(URI_VARIABLE) or f"{SQLITE}{Path(DEFAULT_STORE).absolute()}"
 
 
 def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report) -> TrackedRun:
@@ -66,14 +69,16 @@ def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report
         SourceError: the store cannot be reached or refuses.
     """
     uri = resolve_tracking_uri()
+    train, validation = report["train"], report["validation"]
     try:
-        mlflow.set_tracking_uri(uri)
         experiment_id = _find_experiment(uri)
-        train, validation = report["train"], report["validation"]
-        with mlflow.start_run(
-            experiment_id=experiment_id,
-            run_name=f"{report['cab']} {train['months'][-1]} {report['features']}",
-        ) as run:
+        with (
+            _tracking_in(uri),
+            mlflow.start_run(
+                experiment_id=experiment_id,
+                run_name=f"{report['cab']} {train['months'][-1]} {report['features']}",
+            ) as run,
+        ):
             mlflow.log_params(
                 {
                     "cab": report["cab"],
@@ -95,6 +100,22 @@ def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report
     page = uri if uri.startswith(("http://", "https://")) else DEFAULT_UI
     url = f"{page.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.info.run_id}"
     return TrackedRun(run.info.run_id, url, uri)
+
+
+@contextmanager
+def _tracking_in(uri: str) -> Iterator[None]:
+    """Point mlflow at a store, and away again: what it is told outlives the call otherwise.
+
+    It keeps the address in the environment too, where the next run would take it for the user's.
+    """
+    before = os.environ.get(URI_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ[URI_VARIABLE] = before
 
 
 def _collect_tags(report: Report, directory: Path) -> dict[str, str]:

@@ -1,0 +1,158 @@
+"""What every test stands on: an environment of its own, real months, and servers on loopback."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+REAL_DATA_VARIABLE = "TAXI_DURATION_REAL_DATA"
+OURS = ("PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_")
+
+# Before anything imports Prefect, which reads its settings then: nothing of the user's own is
+# used, and nothing outside this machine is asked.
+for name in [name for name in os.environ if name.startswith(OURS)]:
+    del os.environ[name]
+os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="taxi-duration-prefect-")
+os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # a test says which server it uses
+os.environ["TAXI_DURATION_TLC_URL"] = "http://127.0.0.1:9/a-test-must-not-reach-the-tlc"
+
+from prefect.events.worker import EventsWorker  # noqa: E402
+from prefect.logging.handlers import APILogWorker  # noqa: E402
+from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
+
+from tests.buckets import S3Server, serve_s3  # noqa: E402
+from tests.runs import Run, run_local  # noqa: E402
+from tests.servers import (  # noqa: E402
+    PROGRAMS,
+    answers,
+    find_free_port,
+    make_environment,
+    run_server,
+)
+
+THIRD_PARTY_WARNINGS = (
+    "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning",
+    "ignore:Operation with range is deprecated:pandas.errors.Pandas4Warning",
+    "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for warning in THIRD_PARTY_WARNINGS:
+        config.addinivalue_line("filterwarnings", warning)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def prefect_home() -> Iterator[Path]:
+    home = Path(os.environ["PREFECT_HOME"])
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The directory of real months; read, never written."""
+    default = REPOSITORY.parent / "shared" / "data"
+    directory = Path(os.environ.get(REAL_DATA_VARIABLE, default))
+    if not directory.is_dir():
+        message = (
+            f"real months are not in {directory}: put the TLC's green files of 2021-01, 2021-02 "
+            f"and 2023-01 to 2023-03 in a directory and name it in {REAL_DATA_VARIABLE}"
+        )
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The API's address of a real Prefect server with a database of its own."""
+    home = tmp_path_factory.mktemp("prefect-server")
+    port = find_free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    # In the environment, not as options: its pages look for the API where these say.
+    environment = make_environment(
+        PREFECT_HOME=str(home),
+        PREFECT_SERVER_API_HOST="127.0.0.1",
+        PREFECT_SERVER_API_PORT=str(port),
+    )
+    command = [PROGRAMS / "prefect", "server", "start"]
+    with run_server(command, environment, home / "log", lambda: answers(f"{url}/health")):
+        yield url
+
+
+@contextmanager
+def connected_to(server: str) -> Iterator[None]:
+    """Have Prefect in this process use a server, and hand over every log line and event to it."""
+    with temporary_settings({PREFECT_API_URL: server}):
+        try:
+            yield
+        finally:
+            APILogWorker.drain_all(timeout=60, at_exit=False)
+            EventsWorker.drain_all(timeout=60, at_exit=False)
+
+
+@pytest.fixture
+def prefect_api(prefect_server: str) -> Iterator[str]:
+    """The test's own process uses the server."""
+    with connected_to(prefect_server):
+        yield prefect_server
+
+
+@pytest.fixture(scope="session")
+def train_on_real_months(
+    prefect_server: str, real_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Run]:
+    """`train_on_real_months("--year", ...)`: a run of main_flow, made once for all who ask."""
+
+    @functools.cache
+    def train(*arguments: str) -> Run:
+        directory = tmp_path_factory.mktemp("run")
+        with connected_to(prefect_server):
+            return run_local(directory, "--data-dir", str(real_data), "--offline", *arguments)
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that holds nothing yet."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def months_in_s3(s3_server: S3Server, real_data: Path) -> S3Server:
+    """The server, with real months where `main_flow_s3` looks by default."""
+    prefix = s3_server.bucket / "trip-data"
+    prefix.mkdir()
+    for month in ("2023-01", "2023-02", "2023-03"):
+        shutil.copy(real_data / f"green_tripdata_{month}.parquet", prefix)
+    return s3_server
+
+
+@pytest.fixture(scope="session")
+def s3_block(prefect_server: str, s3_server: S3Server) -> str:
+    """The name of the block that the documented command saved."""
+    made = subprocess.run(
+        [sys.executable, "-m", "taxi_duration", "create-s3-blocks"],
+        cwd=REPOSITORY,
+        env=make_environment(PREFECT_API_URL=prefect_server, **s3_server.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == "saved S3Bucket block s3-bucket-block for bucket taxi\n"
+    return "s3-bucket-block"

@@ -1,0 +1,90 @@
+"""Starting real servers on loopback and ending them: Prefect, rclone's S3, a worker."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+
+PROGRAMS = Path(sys.executable).parent
+START_SECONDS = 180.0
+STOP_SECONDS = 30.0
+
+
+def find_free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def make_environment(**variables: str) -> dict[str, str]:
+    """The tests' environment with the virtual environment's programs first on the path."""
+    path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, "PATH": path, **variables}
+
+
+@contextmanager
+def run_server(
+    command: Sequence[str | Path],
+    environment: Mapping[str, str],
+    log: Path,
+    is_ready: Callable[[], bool],
+    directory: Path | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a server, wait until it answers, and end it and its children, which it leads."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(part) for part in command],
+            cwd=directory,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(process, log, is_ready)
+        yield process
+    finally:
+        _end(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).is_success
+    except httpx.TransportError:
+        return False
+
+
+def accepts_connections(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], log: Path, is_ready: Callable[[], bool]
+) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not is_ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"{process.args!r} did not start: {log.read_text('utf-8')}")
+        time.sleep(0.1)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(STOP_SECONDS)
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # whatever of its session is left
+    process.wait()

@@ -1,0 +1,171 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.entities import Run as MlflowRun
+from mlflow.models import Model
+
+from taxi_duration import load_model
+from taxi_duration.report import collect_metrics
+from taxi_duration.store import load_report
+from taxi_duration.tracking import EXPERIMENT, log_training
+from taxi_duration.trips import CABS
+from tests.conftest import REPOSITORY
+from tests.runs import Run
+from tests.servers import make_environment
+
+COURSE_2021 = ("--year", "2021", "--month", "1", "--features", "course")
+PREDICT_FROM_A_STORE = """
+import sys
+import mlflow, numpy, pandas
+store, model, trips, predictions = sys.argv[1:]
+mlflow.set_tracking_uri(store)
+trips = pandas.read_parquet(trips)
+of_pyfunc = mlflow.pyfunc.load_model(model).predict(trips)
+of_sklearn = mlflow.sklearn.load_model(model).predict(trips)
+numpy.save(predictions, [of_pyfunc, of_sklearn])
+"""
+LOG_WHEN_TOLD = """
+import sys
+from pathlib import Path
+from taxi_duration import load_model
+from taxi_duration.store import load_report
+from taxi_duration.tracking import log_training
+from taxi_duration.trips import CABS
+directory = Path(sys.argv[1])
+model, report = load_model(directory), load_report(directory)
+print("ready", flush=True)
+sys.stdin.readline()
+log_training(CABS["green"], model, directory, report)
+"""
+
+
+def store_of(run: Run) -> str:
+    return f"sqlite:///{run.directory / 'mlflow.db'}"
+
+
+def read_runs(store: str) -> list[MlflowRun]:
+    client = mlflow.MlflowClient(store)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.fixture(scope="module")
+def run(train_on_real_months: Callable[..., Run]) -> Run:
+    return train_on_real_months(*COURSE_2021)
+
+
+@pytest.fixture(scope="module")
+def tracked(run: Run) -> MlflowRun:
+    (tracked,) = read_runs(store_of(run))
+    return tracked
+
+
+def test_run_has_parameters_and_metrics(run: Run, tracked: MlflowRun) -> None:
+    assert tracked.info.status == "FINISHED"
+    assert tracked.data.params == {
+        "cab": "green",
+        "features": "course",
+        "alpha": "0.0",
+        "train_months": "2021-01",
+        "validation_month": "2021-02",
+    }
+    assert tracked.data.metrics == collect_metrics(run.report)
+    assert tracked.data.metrics["validation_rmse"] == run.report["validation"]["rmse"]
+
+
+def test_run_is_tagged_with_its_inputs_and_code(run: Run, tracked: MlflowRun) -> None:
+    tags = tracked.data.tags
+    for file, digest in run.report["inputs"].items():
+        assert tags[f"sha256.{file}"] == digest
+    head = subprocess.run(
+        ["git", "-C", REPOSITORY, "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    )
+    assert tags["git_commit"].removesuffix("-dirty") == (head.stdout.strip() or "unknown")
+
+
+def test_report_is_an_artifact_of_the_run(run: Run, tracked: MlflowRun, tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(store_of(run))
+    report = Path(client.download_artifacts(tracked.info.run_id, "report.json", str(tmp_path)))
+    assert report.read_bytes() == run.report_bytes
+
+
+def test_logged_model_predicts_where_this_package_is_not(
+    run: Run, tracked: MlflowRun, real_data: Path, tmp_path: Path
+) -> None:
+    trips = pd.read_parquet(real_data / "green_tripdata_2021-02.parquet").head(1000)
+    trips.to_parquet(tmp_path / "trips.parquet")
+    (model,) = tracked.outputs.model_outputs
+    arguments = [store_of(run), f"models:/{model.model_id}", "trips.parquet", "predictions.npy"]
+    subprocess.run(
+        [sys.executable, "-c", PREDICT_FROM_A_STORE, *arguments], cwd=tmp_path, check=True
+    )
+    expected = load_model(run.model_directory).predict(trips)
+    assert np.load(tmp_path / "predictions.npy").tolist() == [expected.tolist()] * 2
+
+
+def test_logged_model_has_a_signature_and_an_example(run: Run, tracked: MlflowRun) -> None:
+    (output,) = tracked.outputs.model_outputs
+    client = mlflow.MlflowClient(store_of(run))
+    location = client.get_logged_model(output.model_id).artifact_location
+    directory = Path(location.removeprefix("file://"))
+    model = Model.load(directory)
+    assert model.signature.inputs.input_names() == [
+        "lpep_pickup_datetime", "PULocationID", "DOLocationID", "trip_distance",
+    ]  # fmt: skip
+    assert (directory / model.saved_input_example_info["artifact_path"]).is_file()
+    assert not [*directory.rglob("*.pkl")]
+
+
+def test_every_working_directory_has_a_store_of_its_own(
+    run: Run, train_on_real_months: Callable[..., Run]
+) -> None:
+    other = train_on_real_months("--year", "2023", "--month", "1", "--features", "course")
+    for each, month in ((run, "2021-01"), (other, "2023-01")):
+        assert [made.data.params["train_months"] for made in read_runs(store_of(each))] == [month]
+
+
+def test_operator_names_another_store(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"sqlite:///{tmp_path / 'deep' / 'other.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.chdir(tmp_path)
+    model, report = load_model(run.model_directory), load_report(run.model_directory)
+    logged = log_training(CABS["green"], model, run.model_directory, report)
+    assert [made.info.run_id for made in read_runs(store)] == [logged.run_id]
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_processes_may_meet_at_a_store_that_is_not_there_yet(run: Run, tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", LOG_WHEN_TOLD, run.model_directory],
+            cwd=REPOSITORY,
+            env=make_environment(MLFLOW_TRACKING_URI=store),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"go\n")
+        process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0] * 4
+    runs = read_runs(store)
+    assert [each.info.status for each in runs] == ["FINISHED"] * 4
+    rmse = run.report["validation"]["rmse"]
+    assert [each.data.metrics["validation_rmse"] for each in runs] == [rmse] * 4
