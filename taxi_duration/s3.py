@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import BotoCoreError, ClientError
@@ -75,21 +75,15 @@ def load_bucket(name: str) -> S3Bucket:
     """Load the saved `S3Bucket` block of that name.
 
     Raises:
-        InputError: there is none, or the saved block is of another type.
+        InputError: there is none; Prefect looks blocks up by type and name.
     """
-    remedy = f"save one with {CREATE_BLOCKS} --name {name}"
     try:
-        block = S3Bucket.load(name)
+        return cast(S3Bucket, S3Bucket.load(name))
     except (ValueError, ObjectNotFound) as error:
         raise InputError(
-            f"S3Bucket block {name!r} is not saved on this server: {remedy}."
+            f"S3Bucket block {name!r} is not saved on this server (a block of another type by that "
+            f"name does not count): save one with {CREATE_BLOCKS} --name {name}."
         ) from error
-    if not isinstance(block, S3Bucket):
-        raise InputError(
-            f"block {name!r} is a {type(block).__name__}, not an S3Bucket: {remedy}, or give "
-            "another name."
-        )
-    return block
 
 
 def fetch_month(

@@ -282,7 +282,7 @@ def test_month_of_which_no_trip_is_left(tmp_path: Path, refuse: Refuse) -> None:
 @pytest.mark.parametrize("name", ["not-there", "My Bucket!", "secret/not-there", "../x"])
 def test_block_that_is_not_saved(name: str, refuse: Refuse) -> None:
     message = refuse(*JANUARY, "--block", name, of="orchestrate_s3")
-    assert message.startswith(f"S3Bucket block '{name}' is not saved on this server: save one with")
+    assert message.startswith(f"S3Bucket block '{name}' is not saved on this server (a block of ")
 
 
 def test_block_without_a_name(refuse: Refuse) -> None:
@@ -294,7 +294,8 @@ def test_block_without_a_name(refuse: Refuse) -> None:
 def test_block_of_another_type(refuse: Refuse) -> None:
     Secret(value="quiet").save("a-secret", overwrite=True)
     assert refuse(*JANUARY, "--block", "a-secret", of="orchestrate_s3") == (
-        "S3Bucket block 'a-secret' is not saved on this server: "
+        "S3Bucket block 'a-secret' is not saved on this server "
+        "(a block of another type by that name does not count): "
         "save one with python -m taxi_duration create-s3-blocks --name a-secret."
     )
 
