@@ -43,11 +43,20 @@ def find_month(directory: Path, cab: Cab, month: Month) -> Path | None:
 
 
 def read_sidecar(path: Path) -> Sidecar | None:
-    """The sidecar of a month's file; None when the file has none or it cannot be read."""
+    """The sidecar of a month's file; None when the file has none.
+
+    Raises:
+        DataError: the sidecar cannot be read, so nothing vouches for the bytes.
+    """
     try:
         return Sidecar(**json.loads(_sidecar_path(path).read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(
+            f"{_sidecar_path(path)} cannot be read ({error}): delete it and {path.name}, and run "
+            "again to fetch the month anew."
+        ) from error
 
 
 def verify_month(path: Path, cab: Cab, month: Month) -> MonthFile:
@@ -61,7 +70,8 @@ def verify_month(path: Path, cab: Cab, month: Month) -> MonthFile:
     if sidecar is not None and sidecar.sha256 != digest:
         raise DataError(
             f"{path} has sha256 {digest}, but {sidecar.sha256} was fetched from {sidecar.source}: "
-            "its bytes changed on this disk. Delete it and run again to fetch it anew."
+            "its bytes changed on this disk. Delete it and run again to fetch it anew, or delete "
+            f"{_sidecar_path(path).name} to use it as a file of your own."
         )
     check_footer(path, cab)
     return MonthFile(month, path, digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from taxi_duration.features import (
 )
 from taxi_duration.month_file import read_clean_trips
 from taxi_duration.regression import assemble_regression, fit_regression
-from taxi_duration.trips import select_columns
+from taxi_duration.trips import find_unusable, select_columns
 
 Floats = npt.NDArray[np.float64]
 
@@ -84,16 +85,13 @@ class DurationModel:
 
         Raises:
             DataError: a column is missing or of the wrong type.
-            ModelError: a needed value is missing, or a distance is infinite.
+            ModelError: a needed value is missing or cannot be one.
         """
         trips = select_columns(raw, self.features.needs)
-        for column in trips:
-            unusable = trips[column].isna()
-            if column == "distance_miles":
-                unusable |= ~np.isfinite(trips[column])
-            if unusable.any():
+        for column, count in find_unusable(trips).sum().items():
+            if count:
                 raise ModelError(
-                    f"{int(unusable.sum()):,} of {len(trips):,} trips have no usable {column}: "
+                    f"{count:,} of {len(trips):,} trips have no usable {column}: "
                     "drop or fill them before predicting."
                 )
         return self.predict_clean(trips)
@@ -149,11 +147,11 @@ def choose_alpha(features: FeatureSet, alpha: float | None) -> float:
     Raises:
         InputError: alpha is negative, infinite or not a number.
     """
-    if alpha is None:
-        return features.alpha
-    if isinstance(alpha, bool) or not np.isfinite(alpha) or alpha < 0:
-        raise InputError(f"alpha {alpha} is not a penalty: give a finite number of at least 0.")
-    return float(alpha)
+    penalty = features.alpha if alpha is None else alpha
+    is_number = isinstance(penalty, Real) and not isinstance(penalty, bool)
+    if not is_number or not np.isfinite(penalty) or penalty < 0:
+        raise InputError(f"alpha {penalty} is not a penalty: give a finite number of at least 0.")
+    return float(penalty)
 
 
 def fit_model(

@@ -7,6 +7,8 @@ Lovell), which leaves a dense system of the few hundred other columns.
 
 from __future__ import annotations
 
+import warnings
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -93,9 +95,12 @@ class _NormalEquations:
         system = (others.T @ others - eliminated).toarray()
         system[np.diag_indices_from(system)] += alpha * self._is_penalised / self._scale**2
         if alpha:
-            self._inverse = linalg.inv(system, assume_a="pos")
-            self._null = np.empty((len(system), 0))
-            return
+            with suppress(linalg.LinAlgError, linalg.LinAlgWarning), warnings.catch_warnings():
+                warnings.simplefilter("error", linalg.LinAlgWarning)
+                self._inverse = linalg.inv(system, assume_a="pos")
+                self._null = np.empty((len(system), 0))
+                return
+            # A penalty too small to tell from rounding: its limit is the minimum-norm solution.
         values, vectors = linalg.eigh(system)
         kept = values > RANK_TOLERANCE
         self._inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T

@@ -68,7 +68,12 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
             flush_to_disk(file)
         if final.exists():
             shutil.move(final, Path(scratch, "damaged"))
-        written.rename(final)
+        try:
+            written.rename(final)
+        except OSError:
+            # Another process saved the same run meanwhile.
+            if not _is_intact(final):
+                raise
     return final
 
 

@@ -15,6 +15,9 @@ from taxi_duration.month import Month
 SHORTEST_MINUTES, LONGEST_MINUTES = 1.0, 60.0
 """Trips from one minute to one hour are kept, both ends included (the course's rule)."""
 
+LARGEST_ZONE = 2**31 - 1
+"""What the TLC's int32 columns can hold; its zones are 1 to 265."""
+
 LONG_DISTANCE_MILES = 100.0
 OUTSIDE_CITY_ZONES = (264, 265)
 """Zone 264 is "Unknown", 265 "Outside of NYC" (TLC taxi zone lookup table)."""
@@ -99,14 +102,18 @@ def match_columns(
         Raw name -> our name.
 
     Raises:
-        DataError: a wanted column is absent.
+        DataError: a wanted column is absent, or there more than once.
     """
     cabs = [cab] if cab else list(CABS.values())
-    by_lower_case = {name.lower(): name for name in available}
+    by_lower_case: dict[str, list[str]] = {}
+    for name in available:
+        by_lower_case.setdefault(name.lower(), []).append(name)
     matched: dict[str, str] = {}
     for ours in wanted:
         names = list(dict.fromkeys(each.columns[ours] for each in cabs))
-        found = [by_lower_case[name.lower()] for name in names if name.lower() in by_lower_case]
+        found = next((by_lower_case[n.lower()] for n in names if n.lower() in by_lower_case), [])
+        if len(found) > 1:
+            raise DataError(f"columns {', '.join(found)} are the same column: keep one of them.")
         if not found:
             raise DataError(
                 f"column {' or '.join(names)} is missing; "
@@ -141,6 +148,18 @@ def select_columns(raw: pd.DataFrame, wanted: Iterable[str]) -> pd.DataFrame:
                 f"{'times' if is_time else 'numbers'}: {error}."
             ) from error
     return pd.DataFrame(columns)
+
+
+def find_unusable(trips: pd.DataFrame) -> pd.DataFrame:
+    """Mark the values that say nothing: missing, infinite, or a zone that is no whole number."""
+    unusable = trips.isna()
+    for column in trips.columns:
+        if column in ("pickup_zone", "dropoff_zone"):
+            is_whole = trips[column] % 1 == 0
+            unusable[column] |= ~(is_whole & trips[column].between(0, LARGEST_ZONE))
+        elif column == "distance_miles":
+            unusable[column] |= ~np.isfinite(trips[column])
+    return unusable
 
 
 @dataclass(frozen=True)
@@ -181,9 +200,8 @@ def clean_trips(raw: pd.DataFrame, month: Month | None = None) -> tuple[pd.DataF
     """
     trips = select_columns(raw, next(iter(CABS.values())).columns)
     minutes = (trips["dropoff"] - trips["pickup"]).dt.total_seconds() / 60
-    missing = trips.isna().any(axis=1) | ~np.isfinite(trips["distance_miles"])
     rules = {
-        "required value missing": missing,
+        "required value missing": find_unusable(trips).any(axis=1),
         "drop-off not after pick-up": minutes <= 0,
         "shorter than 1 minute": minutes < SHORTEST_MINUTES,
         "longer than 60 minutes": minutes > LONGEST_MINUTES,

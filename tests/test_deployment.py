@@ -6,6 +6,7 @@ import pty
 import re
 import shutil
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for command in (
         ["init", "--quiet"],
+        ["remote", "add", "origin", "https://example.invalid/nyc-taxi-duration.git"],
         ["add", "--all"],
         [*identity, "-c", "core.hooksPath=/dev/null", "commit", "--quiet", "--message", "Checkout"],
     ):
@@ -142,15 +144,23 @@ def run_in_terminal(
     """Run a command that believes a person sits before it, who says nothing."""
     ours, its = pty.openpty()
     process = subprocess.Popen(
-        command, cwd=directory, env=environment, stdin=its, stdout=its, stderr=its
+        command,
+        cwd=directory,
+        env={**environment, "TERM": "xterm"},  # in a dumb one nothing is asked
+        stdin=its,
+        stdout=its,
+        stderr=its,
     )
     os.close(its)
+    patience = threading.Timer(90, process.kill)
+    patience.start()
     shown = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end is closed
         while part := os.read(ours, 4096):
             shown += part
+    patience.cancel()
     os.close(ours)
-    return process.wait(), shown.decode()
+    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
 
 
 @pytest.fixture(scope="module")

@@ -115,3 +115,11 @@ def test_without_a_one_hot_term_it_is_plain_regression() -> None:
     matrix = sparse.csr_matrix(np.array([[1.0], [2.0], [4.0]]))
     fitted = fit_regression(matrix, np.array([5.0, 8.0, 14.0]), 0.0, np.array([False]))
     np.testing.assert_allclose([fitted.coef_[0], fitted.intercept_], [3.0, 2.0])
+
+
+@given(clean_trips().map(bounded), st.sampled_from([1e-300, 1e-20, 1e-13]))
+def test_a_penalty_lost_in_rounding_is_none(trips: pd.DataFrame, alpha: float) -> None:
+    matrix, minutes, one_hot = make_system(trips, "course")
+    tiny = fit_regression(matrix, minutes, alpha, one_hot)
+    none = fit_regression(matrix, minutes, 0.0, one_hot)
+    np.testing.assert_allclose(tiny.predict(matrix), none.predict(matrix), atol=1e-5)

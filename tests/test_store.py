@@ -1,6 +1,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +162,15 @@ class Touch:
 
     def __reduce__(self) -> tuple[object, tuple[object]]:
         return Path.touch, (self.marker,)
+
+
+def test_two_may_save_the_same_run_at_once(tmp_path: Path) -> None:
+    model = train_model([JANUARY], features="course")
+    report = make_report(model)
+    with ThreadPoolExecutor(4) as pool:
+        for attempt in range(5):
+            models = tmp_path / str(attempt)
+            jobs = [pool.submit(save_model, models, model, report) for _ in range(4)]
+            (directory,) = {job.result() for job in jobs}
+            load_model(directory)
+            assert [*directory.parent.iterdir()] == [directory]

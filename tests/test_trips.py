@@ -156,3 +156,16 @@ def test_cabs_have_a_first_month() -> None:
         check_month(CABS["green"], Month(2013, 7))
     with pytest.raises(InputError, match=r"yellow month 2010-12 .* coordinates instead of zones"):
         check_month(CABS["yellow"], Month(2010, 12))
+
+
+@pytest.mark.parametrize("zone", [np.inf, 74.5, -1.0, 1e300])
+def test_a_zone_that_cannot_be_one_drops_the_row(zone: float) -> None:
+    trips, funnel = clean_trips(raw_trips([600, 600], PULocationID=[74.0, zone]))
+    assert trips["pickup_zone"].tolist() == [74]
+    assert funnel.dropped["required value missing"] == 1
+
+
+def test_a_column_that_is_there_twice_is_refused() -> None:
+    raw = raw_trips([600], pulocationid=9)
+    with pytest.raises(DataError, match=r"columns PULocationID, pulocationid are the same column"):
+        clean_trips(raw)
