@@ -17,7 +17,9 @@ $(SETUP): $(LOCKS)
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements-setup.lock
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements-dev.lock
+	@# uv takes seconds where pip takes minutes, but knows nothing of a registry only pip is told of.
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements-dev.lock \
+		|| $(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 
 run: $(SETUP)  ## train and validate on the bundled synthetic sample

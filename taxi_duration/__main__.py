@@ -4,6 +4,10 @@ import argparse
 import os
 import sys
 
+import httpx
+from prefect.settings import temporary_settings
+
+from taxi_duration.cli import EMBEDDED_SERVER
 from taxi_duration.errors import TaxiDurationError
 from taxi_duration.s3 import BUCKET_VARIABLE, DEFAULT_BLOCK, create_blocks
 
@@ -22,7 +26,14 @@ def main() -> int:
     blocks.add_argument("--name", default=DEFAULT_BLOCK, help="default: %(default)s")
     arguments = parser.parse_args()
     try:
-        bucket = create_blocks(os.environ, arguments.name)
+        with temporary_settings(set_defaults=EMBEDDED_SERVER):
+            bucket = create_blocks(os.environ, arguments.name)
+    except httpx.TransportError as error:
+        print(
+            f"error: the Prefect server did not answer ({error}): check PREFECT_API_URL.",
+            file=sys.stderr,
+        )
+        return 1
     except TaxiDurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

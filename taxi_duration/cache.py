@@ -92,7 +92,11 @@ def place_month(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
         fetched = Path(scratch, path.name)
         write(fetched)
-        check_footer(fetched, cab)
+        try:
+            check_footer(fetched, cab)
+        except DataError as error:
+            what = str(error).replace(str(fetched), path.name)
+            raise DataError(f"{source} sent no month of {cab.name} trips: {what}") from error
         flush_to_disk(fetched)
         sidecar = Sidecar(source, etag, fetched.stat().st_size, hash_file(fetched))
         written = _sidecar_path(fetched)

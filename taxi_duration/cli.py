@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +105,8 @@ def _find_program(name: str) -> str:
     if shutil.which(name) == str(program):
         return name
     here = Path.cwd()
-    return str(program.relative_to(here) if program.is_relative_to(here) else program)
+    shown = program.relative_to(here) if program.is_relative_to(here) else program
+    return shlex.quote(str(shown))
 
 
 def summarise(trained: TrainedRun) -> str:
@@ -112,12 +114,13 @@ def summarise(trained: TrainedRun) -> str:
     report, tracked = trained.report, trained.tracked
     validation, baselines = report["validation"], report["baselines"]
     server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    store = shlex.quote(tracked.tracking_uri)
     then_open = f",\n{' ' * 31}then open "
     start_prefect = "" if server else f"{_find_program('prefect')} server start{then_open}"
     start_mlflow = (
         ""
         if tracked.tracking_uri.startswith("http")
-        else f"{_find_program('mlflow')} ui --backend-store-uri {tracked.tracking_uri}{then_open}"
+        else f"{_find_program('mlflow')} ui --backend-store-uri {store}{then_open}"
     )
     return f"""
 {report["cab"]} trips, {report["features"]} features, trained on \
@@ -126,7 +129,7 @@ def summarise(trained: TrainedRun) -> str:
   to compare        {baselines["zone_pair_median"]["rmse"]:.4f} zone-pair median, \
 {baselines["mean"]["rmse"]:.4f} training mean
   model             {trained.model_location}
-                    to use it: from taxi_duration import load_model
+                    to use it: taxi_duration.load_model({str(trained.model_directory)!r})
   MLflow run        {tracked.run_id}
                     to see it: {start_mlflow}{tracked.url}
   Prefect artifact  {ARTIFACT_KEY}

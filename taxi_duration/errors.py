@@ -8,6 +8,17 @@ TaxiDurationError            anything below
     └── TransientSourceError ... and the same request may succeed later
 """
 
+import re
+
+
+def hide_credentials(address: str) -> str:
+    """An address without the user and password it may hold, for messages, logs and reports.
+
+    >>> hide_credentials("https://user:secret@host/path")
+    'https://host/path'
+    """
+    return re.sub(r"(?<=://)[^/]*@", "", address)
+
 
 class TaxiDurationError(Exception):
     """Base of the tree; the message names the thing, its value and what to do next."""

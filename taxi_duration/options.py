@@ -71,7 +71,7 @@ def _read_alpha(value: object) -> float | None:
 def _read_train_months(value: object) -> int:
     number = _whole_number("train_months", value, "one such as 3")
     if not 1 <= number <= MOST_TRAIN_MONTHS:
-        raise InputError(f"train_months {number} is not from 1 to {MOST_TRAIN_MONTHS}.")
+        raise InputError(f"train_months {number} is no window: give 1 to {MOST_TRAIN_MONTHS}.")
     return number
 
 
@@ -90,7 +90,10 @@ def _read_key_prefix(value: object) -> str:
 Year = Annotated[
     Annotated[int, Field(ge=FIRST_YEAR, le=9999)] | None,
     BeforeValidator(_read_year),
-    Field(description="year of the last training month"),
+    Field(
+        description="year of the last training month; without year and month, the newest one whose "
+        "next month is published"
+    ),
 ]
 MonthNumber = Annotated[
     Annotated[int, Field(ge=1, le=12)] | None,
@@ -116,14 +119,14 @@ Alpha = Annotated[
     Annotated[float, Field(ge=0)] | None,
     BeforeValidator(_read_alpha),
     Field(
-        description="L2 penalty on the coefficients, 0 for ordinary least squares; by default "
+        description="L2 penalty on the coefficients, in trips, 0 for least squares; by default "
         + ", ".join(f"{each.alpha:g} for {each.name}" for each in FEATURE_SETS.values()),
     ),
 ]
 TrainMonths = Annotated[
     Annotated[int, Field(ge=1, le=MOST_TRAIN_MONTHS)],
     BeforeValidator(_read_train_months),
-    Field(description="number of months to train on, ending there"),
+    Field(description="number of months to train on, the last one included"),
 ]
 Offline = Annotated[
     bool, Strict(), Field(description="never touch the network for data; fail on a missing file")

@@ -1,8 +1,8 @@
 """The tasks, and the training run that both flows share.
 
 Each task is a function of another module plus one line to Prefect's log. Frames and matrices
-pass between tasks in memory: every task says NO_CACHE, since the default cache policy would hash
-its inputs, and no result is persisted.
+pass between tasks in memory: every task is IN_MEMORY, since the default cache policy would hash its
+inputs, and a server may be set to persist results.
 """
 
 from __future__ import annotations
@@ -114,6 +114,7 @@ def is_transient(_task: Any, _task_run: Any, state: State[Any]) -> bool:
     return isinstance(state.result(raise_on_failure=False), TransientSourceError)
 
 
+IN_MEMORY: Any = {"cache_policy": NO_CACHE, "persist_result": False}
 RETRIES: Any = {
     "retries": 4,
     "retry_delay_seconds": exponential_backoff(backoff_factor=2),
@@ -123,7 +124,7 @@ RETRIES: Any = {
 """About 2, 4, 8 and 16 seconds, each up to doubled by jitter."""
 
 
-@task(name="download-month", task_run_name="download-{month}", cache_policy=NO_CACHE, **RETRIES)
+@task(name="download-month", task_run_name="download-{month}", **IN_MEMORY, **RETRIES)
 def download_month(locate: Callable[[Month], MonthFile], month: Month) -> MonthFile:
     """Have a month on the local disk, its bytes verified."""
     file = locate(month)
@@ -131,7 +132,7 @@ def download_month(locate: Callable[[Month], MonthFile], month: Month) -> MonthF
     return file
 
 
-@task(name="clean-trips", task_run_name="clean-{file.month}", cache_policy=NO_CACHE)
+@task(name="clean-trips", task_run_name="clean-{file.month}", **IN_MEMORY)
 def clean_month(file: MonthFile, cab: Cab) -> CleanMonth:
     """Read a month and keep the trips a model may learn from."""
     trips, funnel = read_clean_trips(file.path, cab, file.month)
@@ -146,7 +147,7 @@ def clean_month(file: MonthFile, cab: Cab) -> CleanMonth:
     return CleanMonth(trips, funnel)
 
 
-@task(name="build-features", cache_policy=NO_CACHE)
+@task(name="build-features", **IN_MEMORY)
 def build_features(trips: pd.DataFrame, features: FeatureSet) -> tuple[DictVectorizer, csr_matrix]:
     """Fit the vectorizer on the observed names and make the training matrix."""
     vectorizer = fit_vectorizer(trips, features)
@@ -155,7 +156,7 @@ def build_features(trips: pd.DataFrame, features: FeatureSet) -> tuple[DictVecto
     return vectorizer, matrix
 
 
-@task(name="train-regression", cache_policy=NO_CACHE)
+@task(name="train-regression", **IN_MEMORY)
 def train_regression(
     trips: pd.DataFrame,
     matrix: csr_matrix,
@@ -171,7 +172,7 @@ def train_regression(
     return model
 
 
-@task(name="validate", cache_policy=NO_CACHE)
+@task(name="validate", **IN_MEMORY)
 def validate(
     model: DurationModel, train_trips: pd.DataFrame, trips: pd.DataFrame
 ) -> tuple[Evaluation, Mapping[str, Evaluation]]:
@@ -191,7 +192,7 @@ def validate(
     return errors, baselines
 
 
-@task(name="save-artifacts", cache_policy=NO_CACHE)
+@task(name="save-artifacts", **IN_MEMORY)
 def save_artifacts(models_directory: Path, model: DurationModel, report: Report) -> Path:
     """Write the model directory, whole."""
     directory = save_model(models_directory, model, report)
@@ -199,7 +200,7 @@ def save_artifacts(models_directory: Path, model: DurationModel, report: Report)
     return directory
 
 
-@task(name="upload-artifacts", cache_policy=NO_CACHE, **RETRIES)
+@task(name="upload-artifacts", **IN_MEMORY, **RETRIES)
 def upload_artifacts(upload: Callable[[Path], str], directory: Path) -> str:
     """Copy the model directory to where the flow keeps models."""
     location = upload(directory)
@@ -207,7 +208,7 @@ def upload_artifacts(upload: Callable[[Path], str], directory: Path) -> str:
     return location
 
 
-@task(name="log-to-mlflow", cache_policy=NO_CACHE)
+@task(name="log-to-mlflow", **IN_MEMORY)
 def log_to_mlflow(cab: Cab, model: DurationModel, directory: Path, report: Report) -> TrackedRun:
     """Log the run to MLflow."""
     tracked = log_training(cab, model, directory, report)
@@ -215,7 +216,7 @@ def log_to_mlflow(cab: Cab, model: DurationModel, directory: Path, report: Repor
     return tracked
 
 
-@task(name="publish-report", cache_policy=NO_CACHE)
+@task(name="publish-report", **IN_MEMORY)
 def publish_report(report: Report, tracked: TrackedRun, model_location: str) -> UUID:
     """Publish the report as a markdown artifact, the same for both flows."""
     link = f"[{tracked.run_id}]({tracked.url}) in `{tracked.tracking_uri}`"

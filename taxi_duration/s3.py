@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from boto3.exceptions import Boto3Error
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+)
 from prefect.exceptions import ObjectNotFound
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
@@ -161,9 +166,15 @@ def _named_errors(location: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _name_client_error(location, error) from error
-    except (BotoCoreError, Boto3Error) as error:
+    except (HTTPClientError, EndpointConnectionError) as error:
         raise TransientSourceError(
             f"{location} could not be reached ({error}): check the block's endpoint and network."
+        ) from error
+    except (BotoCoreError, Boto3Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"{location} cannot be asked for ({reason}): check the block's bucket, endpoint and "
+            "credentials."
         ) from error
 
 

@@ -54,7 +54,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
     """
     name = f"{report['train']['months'][-1]}-{identify_run(report, model.features)}"
     final = models_directory / str(report["cab"]) / name
-    if _is_intact(final):
+    if _holds(final, report):
         return final
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{name}.") as scratch:
@@ -72,7 +72,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
             written.rename(final)
         except OSError:
             # Another process saved the same run meanwhile.
-            if not _is_intact(final):
+            if not _holds(final, report):
                 raise
     return final
 
@@ -133,12 +133,12 @@ def verify_model(directory: Path) -> None:
             )
 
 
-def _is_intact(directory: Path) -> bool:
+def _holds(directory: Path, report: Report) -> bool:
+    """Whether a whole model with this very report is there: other code gives other figures."""
     try:
-        verify_model(directory)
+        return load_report(directory) == report
     except ModelError:
         return False
-    return True
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -16,7 +16,13 @@ from taxi_duration.cache import (
     place_month,
     verify_month,
 )
-from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
+from taxi_duration.errors import (
+    DataError,
+    InputError,
+    SourceError,
+    TransientSourceError,
+    hide_credentials,
+)
 from taxi_duration.month import Month, newest_published
 from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.trips import Cab
@@ -95,7 +101,7 @@ def missing_offline(cab: Cab, month: Month, directory: Path) -> DataError:
     """The error for a month that is not on the disk when the network may not be used."""
     return DataError(
         f"{directory / month.file_name(cab.name)} is missing and offline is set: download "
-        f"{month_url(cab, month)} and place it there, or run without offline."
+        f"{hide_credentials(month_url(cab, month))} and place it there, or run without offline."
     )
 
 
@@ -108,11 +114,12 @@ def download_month(cab: Cab, month: Month, path: Path) -> None:
         SourceError: any other refusal.
         DataError: what arrived is no month of this cab type.
     """
-    url = month_url(cab, month)
+    address = month_url(cab, month)
+    url = hide_credentials(address)
     # Unencoded, so that Content-Length counts the bytes that are written.
     headers = {"Accept-Encoding": "identity"}
     try:
-        with httpx.stream("GET", url, headers=headers, timeout=TIMEOUT_SECONDS) as response:
+        with httpx.stream("GET", address, headers=headers, timeout=TIMEOUT_SECONDS) as response:
             _check_status(response, url, month)
 
             def write(target: Path) -> None:
@@ -124,6 +131,10 @@ def download_month(cab: Cab, month: Month, path: Path) -> None:
             place_month(path, cab, url, response.headers.get("etag", ""), write)
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise SourceError(f"{url} is not an address ({error}): set {BASE_URL_VARIABLE}.") from error
+    except httpx.DecodingError as error:
+        raise SourceError(
+            f"{url} sent a body that cannot be decoded ({error}): check {BASE_URL_VARIABLE}."
+        ) from error
     except httpx.TransportError as error:
         raise TransientSourceError(
             f"{url} did not answer ({type(error).__name__}: {error}): check the network, or place "

@@ -13,8 +13,12 @@ from typing import Any
 
 import filelock
 
-# Before mlflow is imported: it reports its own use over the network unless told not to.
+# Before mlflow is imported. It reports its own use over the network unless told not to.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# It prints the address of a run, password and all.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Its own seven retries of an unreachable server take over four minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 
 import mlflow
 import pandas as pd
@@ -22,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from taxi_duration.errors import SourceError
+from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.report import Report, collect_metrics
 from taxi_duration.store import REPORT_FILE
@@ -47,7 +51,7 @@ PACKAGE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """An MLflow run: its id, where its page is, and the store that holds it."""
+    """An MLflow run: its id, where its page is, and the store that holds it, without passwords."""
 
     run_id: str
     url: str
@@ -69,6 +73,7 @@ def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report
         SourceError: the store cannot be reached or refuses.
     """
     uri = resolve_tracking_uri()
+    shown = hide_credentials(uri)
     train, validation = report["train"], report["validation"]
     try:
         experiment_id = _find_experiment(uri)
@@ -92,14 +97,14 @@ def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report
             mlflow.set_tags(_collect_tags(report, directory))
             mlflow.log_artifact(str(directory / REPORT_FILE))
             _log_model(cab, model, report)
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise SourceError(
-            f"MLflow store {uri} failed: {error}. Check MLFLOW_TRACKING_URI, or unset it to use "
-            f"{DEFAULT_STORE} in this directory."
+            f"MLflow store {shown} failed: {hide_credentials(str(error))}. Check {URI_VARIABLE}, "
+            f"or unset it to use {DEFAULT_STORE} in this directory."
         ) from error
-    page = uri if uri.startswith(("http://", "https://")) else DEFAULT_UI
+    page = shown if shown.startswith(("http://", "https://")) else DEFAULT_UI
     url = f"{page.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.info.run_id}"
-    return TrackedRun(run.info.run_id, url, uri)
+    return TrackedRun(run.info.run_id, url, shown)
 
 
 @contextmanager
@@ -182,8 +187,8 @@ def _find_experiment(uri: str) -> str:
             experiment = client.get_experiment_by_name(EXPERIMENT)  # another process was first
     if experiment is None or experiment.lifecycle_stage != "active":
         raise SourceError(
-            f"MLflow experiment {EXPERIMENT} in {uri} is deleted: restore it with "
-            "`mlflow experiments restore`, or name another store in MLFLOW_TRACKING_URI."
+            f"MLflow experiment {EXPERIMENT} in {hide_credentials(uri)} is deleted: restore it "
+            "with `mlflow experiments restore`, or name another store in MLFLOW_TRACKING_URI."
         )
     return str(experiment.experiment_id)
 

@@ -174,7 +174,7 @@ def test_alpha_that_is_no_number(alpha: str, refuse: Refuse) -> None:
 
 
 def test_window_of_no_month(refuse: Refuse) -> None:
-    assert refuse(*JANUARY, "--train-months", "0") == "train_months 0 is not from 1 to 120."
+    assert refuse(*JANUARY, "--train-months", "0") == "train_months 0 is no window: give 1 to 120."
 
 
 def test_window_that_reaches_too_far_back(refuse: Refuse) -> None:
@@ -367,7 +367,7 @@ def test_help_shows_units_and_defaults(tmp_path: Path) -> None:
         "directory of the months' parquet files (default: data/s3)",
         "--features FEATURES feature set: course or extended (default: extended)",
         "by default 0 for course, 3 for extended",
-        "number of months to train on, ending there (default: 1)",
+        "number of months to train on, the last one included (default: 1)",
         "name of the saved S3Bucket block (default: s3-bucket-block)",
         "key prefix of the months in the bucket (default: trip-data)",
     ):

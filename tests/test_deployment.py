@@ -160,7 +160,7 @@ def run_in_terminal(
             shown += part
     patience.cancel()
     os.close(ours)
-    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
 
 
 @pytest.fixture(scope="module")

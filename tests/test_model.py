@@ -130,6 +130,19 @@ def test_a_value_that_cannot_be_used_is_counted(
         model.predict(broken)
 
 
+def test_no_trip_is_longer_than_thirty_miles_to_extended_features(raw: pd.DataFrame) -> None:
+    far, farther = (EXTENDED.predict(raw.assign(trip_distance=miles)) for miles in (30.0, 40.0))
+    np.testing.assert_array_equal(far, farther)
+
+
+def test_a_file_that_claims_too_many_rows_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_duration.month_file.MAX_ROWS", 19_599)
+    with pytest.raises(DataError, match=r"claims 19,600 rows; a month has at most 19,599"):
+        train_model([JANUARY])
+
+
 @pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf"), True])
 def test_a_penalty_is_finite_and_not_negative(alpha: float) -> None:
     with pytest.raises(InputError, match=rf"alpha {alpha} is not a penalty: give a finite number"):

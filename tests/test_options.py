@@ -36,7 +36,7 @@ def plan_for(today: date = TODAY, **values: object) -> list[str]:
         ({"alpha": "nan"}, "alpha nan is not a penalty"),
         ({"alpha": "1_0"}, "alpha '1_0' is not a number: give one of at least 0, such as 3."),
         ({"alpha": True}, "alpha True is not a number"),
-        ({"train_months": 0}, "train_months 0 is not from 1 to 120."),
+        ({"train_months": 0}, "train_months 0 is no window: give 1 to 120."),
         ({"offline": "yes"}, "offline 'yes': Input should be a valid boolean."),
         ({"colour": "red"}, "colour 'red': Extra inputs are not permitted."),
     ],

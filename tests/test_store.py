@@ -77,6 +77,18 @@ def test_equal_inputs_give_the_same_directory_and_other_inputs_another(
     assert len(list((tmp_path / "green").iterdir())) == 2
 
 
+def test_other_versions_and_other_figures_are_not_taken_for_the_same(tmp_path: Path) -> None:
+    model = train_model([JANUARY], features="course")
+    report = make_report(model)
+    first = save_model(tmp_path, model, report)
+    other_version = {**report, "versions": {**report["versions"], "numpy": "0"}}
+    assert save_model(tmp_path, model, other_version) != first
+    # As after a correction of this package's own code: same inputs, another result.
+    corrected = {**report, "alpha": report["alpha"], "train": {**report["train"], "rmse": 1.0}}
+    assert save_model(tmp_path, model, corrected) == first
+    assert load_report(first) == corrected
+
+
 def test_a_damaged_directory_is_written_anew(model: DurationModel, tmp_path: Path) -> None:
     directory = save_model(tmp_path, model, make_report(model))
     (directory / "manifest.json").unlink()

@@ -10,14 +10,16 @@ import pytest
 from mlflow.entities import Run as MlflowRun
 from mlflow.models import Model
 
-from taxi_duration import load_model
+from taxi_duration import SourceError, load_model, train_model
 from taxi_duration.report import collect_metrics
-from taxi_duration.store import load_report
+from taxi_duration.store import load_report, save_model
 from taxi_duration.tracking import EXPERIMENT, log_training
 from taxi_duration.trips import CABS
 from tests.conftest import REPOSITORY
+from tests.months import JANUARY
 from tests.runs import Run
 from tests.servers import make_environment
+from tests.test_store import make_report
 
 COURSE_2021 = ("--year", "2021", "--month", "1", "--features", "course")
 PREDICT_FROM_A_STORE = """
@@ -169,3 +171,16 @@ def test_processes_may_meet_at_a_store_that_is_not_there_yet(run: Run, tmp_path:
     assert [each.info.status for each in runs] == ["FINISHED"] * 4
     rmse = run.report["validation"]["rmse"]
     assert [each.data.metrics["validation_rmse"] for each in runs] == [rmse] * 4
+
+
+def test_a_password_in_the_address_is_not_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:MLSECRET@127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    model = train_model([JANUARY], features="course")
+    report = make_report(model)
+    with pytest.raises(SourceError, match=r"MLflow store http://127.0.0.1:9 failed: ") as caught:
+        log_training(CABS["green"], model, save_model(tmp_path, model, report), report)
+    assert "MLSECRET" not in str(caught.value)
+    assert "MLSECRET" not in "".join(capfd.readouterr())
