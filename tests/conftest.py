@@ -1,8 +1,5 @@
 """What every test stands on: an environment of its own, real months, and servers on loopback."""
 
-from __future__ import annotations
-
-import atexit
 import functools
 import os
 import shutil
@@ -12,31 +9,36 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
-
-from tests.buckets import S3Server, serve_s3
-from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
-
-if TYPE_CHECKING:
-    from tests.runs import Run
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA_VARIABLE = "TAXI_DURATION_REAL_DATA"
 OURS = ("PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_")
 
-# Before anything imports Prefect, which reads its settings then (and takes seconds: the fixtures
-# import it, so that unit tests need not). Nothing of the user's own is used, and nothing outside
-# this machine is asked.
+# Before anything imports Prefect, which reads its settings then: nothing of the user's own is
+# used, and nothing outside this machine is asked.
 for name in [name for name in os.environ if name.startswith(OURS)]:
     del os.environ[name]
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="taxi-duration-prefect-")
-atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # a test says which server it uses
 os.environ["TAXI_DURATION_TLC_URL"] = "http://127.0.0.1:9/a-test-must-not-reach-the-tlc"
+
+from prefect.events.worker import EventsWorker  # noqa: E402
+from prefect.logging.handlers import APILogWorker  # noqa: E402
+from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
+
+from tests.buckets import S3Server, serve_s3  # noqa: E402
+from tests.runs import Run, run_local  # noqa: E402
+from tests.servers import (  # noqa: E402
+    PROGRAMS,
+    answers,
+    find_free_port,
+    make_environment,
+    run_server,
+)
 
 THIRD_PARTY_WARNINGS = (
     "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning",
@@ -50,10 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", warning)
 
 
-@pytest.fixture(scope="session")
-def prefect_home() -> Path:
-    """Where Prefect in this process keeps what it writes."""
-    return Path(os.environ["PREFECT_HOME"])
+@pytest.fixture(scope="session", autouse=True)
+def prefect_home() -> Iterator[Path]:
+    home = Path(os.environ["PREFECT_HOME"])
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -92,10 +95,6 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @contextmanager
 def connected_to(server: str) -> Iterator[None]:
     """Have Prefect in this process use a server, and hand over every log line and event to it."""
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
     with temporary_settings({PREFECT_API_URL: server}):
         try:
             yield
@@ -116,7 +115,6 @@ def train_on_real_months(
     prefect_server: str, real_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., Run]:
     """`train_on_real_months("--year", ...)`: a run of main_flow, made once for all who ask."""
-    from tests.runs import run_local
 
     @functools.cache
     def train(*arguments: str) -> Run:
