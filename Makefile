@@ -38,8 +38,8 @@ format: $(SETUP)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(SETUP)  ## ours beside the course's way, ratios printed
-	$(BIN)/python -m benchmarks.course $(BENCH)
+bench: $(SETUP)  ## speed, growth, accuracy and overhead beside the course and scikit-learn
+	$(BIN)/python -m benchmarks $(BENCH)
 
 LOCK := VIRTUAL_ENV=.venv $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header

@@ -1,1 +1,1 @@
-"""Measurements of this package beside other ways to the same result."""
+"""How fast, how large and how accurate: `python -m benchmarks --help`."""

@@ -10,8 +10,9 @@ from taxi_duration.errors import (
 )
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FEATURE_SETS, FeatureSet
-from taxi_duration.model import DurationModel, train_model
+from taxi_duration.model import DurationModel
 from taxi_duration.store import load_model
+from taxi_duration.training import train_model
 
 __all__ = [
     "FEATURE_SETS",

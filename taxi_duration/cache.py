@@ -8,7 +8,6 @@ as it is.
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, check_footer, hash_file
+from taxi_duration.month_file import MonthFile, check_footer, flush_to_disk, hash_file
 from taxi_duration.trips import Cab
 
 SYNTHETIC_PREFIX = "synthetic_"
@@ -144,12 +143,6 @@ def check_writable(directory: Path, what: str) -> None:
             f"{what} {directory} is not writable ({error.strerror or error}): "
             "give another directory."
         ) from error
-
-
-def flush_to_disk(path: Path) -> None:
-    """Have the operating system put a file's bytes on the disk before it is renamed."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _sidecar_path(path: Path) -> Path:

@@ -10,10 +10,13 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 
 from prefect.settings import (
     PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     PREFECT_UI_URL,
@@ -27,9 +30,13 @@ from taxi_duration.pipeline import ARTIFACT_KEY, TrainedRun
 EMBEDDED_SERVER = {
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
     PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
 }
 """For the server that Prefect starts when none is configured: its first start migrates a database
-and outlasts the default of 20 seconds; its analytics would need the internet."""
+and outlasts the default of 20 seconds; its analytics would need the internet; and nobody is left to
+listen for heartbeats when it ends with the run, which would wait a second for them."""
+
+IMPORTED_AHEAD = ("skops.io", "sklearn.linear_model", "mlflow.sklearn")
 
 
 def run_from_command_line(
@@ -52,7 +59,12 @@ def run_from_command_line(
     try:
         options = read_options(kind, given)
         prepare(options, date.today())
-        with temporary_settings(set_defaults=EMBEDDED_SERVER), errors_in_one_line():
+        is_embedded = not PREFECT_API_URL.value()
+        if is_embedded:
+            # What the end of a run needs is imported while its beginning waits for the server.
+            Thread(target=lambda: [*map(import_module, IMPORTED_AHEAD)]).start()
+        settings = EMBEDDED_SERVER if is_embedded else {}
+        with temporary_settings(set_defaults=settings), errors_in_one_line():
             print(summarise(flow(**options.model_dump())))
     except TaxiDurationError as error:
         print(f"error: {error}", file=sys.stderr)

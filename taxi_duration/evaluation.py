@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
-Floats = npt.NDArray[np.float64]
+from taxi_duration.encoding import PAIRS, ZONES, Floats, encode_pair
+from taxi_duration.trips import MICROSECONDS, Trips
+
+Keys = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -20,38 +23,105 @@ class Evaluation:
     rows: int
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Sums of squared and absolute errors over `rows` trips; those of two sets of trips add up."""
+
+    squares: float = 0.0
+    absolutes: float = 0.0
+    rows: int = 0
+
+    @classmethod
+    def of(cls, minutes: Floats, predicted: Floats) -> Errors:
+        """Of actual and predicted minutes."""
+        errors = minutes - predicted
+        return cls(float(np.square(errors).sum()), float(np.abs(errors).sum()), len(errors))
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(
+            self.squares + other.squares,
+            self.absolutes + other.absolutes,
+            self.rows + other.rows,
+        )
+
+    @property
+    def evaluation(self) -> Evaluation:
+        return Evaluation(
+            rmse=float(np.sqrt(self.squares / self.rows)),
+            mae=self.absolutes / self.rows,
+            rows=self.rows,
+        )
+
+
 def score(minutes: Floats, predicted: Floats) -> Evaluation:
     """Compare predicted with actual minutes.
 
     >>> score(np.array([10.0, 20.0]), np.array([13.0, 16.0]))
     Evaluation(rmse=3.5355339059327378, mae=3.5, rows=2)
     """
-    errors = minutes - predicted
-    return Evaluation(
-        rmse=float(np.sqrt(np.mean(errors**2))),
-        mae=float(np.mean(np.abs(errors))),
-        rows=len(errors),
-    )
+    return Errors.of(minutes, predicted).evaluation
 
 
-def score_mean(train: pd.DataFrame, validation: pd.DataFrame) -> Evaluation:
-    """Score the predictor that says the training mean for every trip."""
-    predicted = np.full(len(validation), train["minutes"].mean(), dtype=np.float64)
-    return score(validation["minutes"].to_numpy(), predicted)
+Predict = Callable[[Trips], Floats]
+"""What takes cleaned trips and says their minutes."""
 
 
-def score_zone_pair_median(train: pd.DataFrame, validation: pd.DataFrame) -> Evaluation:
-    """Score the predictor that looks up the training median of the trip's zone pair.
+def predict_mean(minutes: float) -> Predict:
+    """The baseline that says the same minutes, the training mean, for every trip."""
+    return lambda trips: np.full(len(trips["minutes"]), minutes)
 
-    A pair that training never saw gets the median of its pick-up zone, and a pick-up zone that
-    it never saw the median of all training trips.
+
+@dataclass(frozen=True)
+class ZonePairMedians:
+    """The baseline that looks up the median minutes of the trip's zone pair.
+
+    A pair that was never seen gets the median of its pick-up zone, and a pick-up zone that was
+    never seen the median of all trips.
+
+    Args:
+        minutes: (PAIRS,) what each pair is predicted to take.
     """
-    medians = {
-        zones: train.groupby(list(zones))["minutes"].median().rename("median")
-        for zones in (("pickup_zone", "dropoff_zone"), ("pickup_zone",))
-    }
-    found = pd.Series(np.nan, index=validation.index)
-    for zones, by_zones in medians.items():
-        found = found.fillna(validation[list(zones)].join(by_zones, on=list(zones))["median"])
-    predicted = found.fillna(train["minutes"].median())
-    return score(validation["minutes"].to_numpy(), np.asarray(predicted, dtype=np.float64))
+
+    minutes: Floats
+
+    def predict(self, trips: Trips) -> Floats:
+        """Look the minutes of each trip up."""
+        found: Floats = self.minutes[encode_pair(trips)]
+        return found
+
+
+DURATION_BITS = 32
+"""An hour's microseconds fit; the pair is above them."""
+
+
+def make_keys(trips: Trips) -> Keys:
+    """A trip's pair and duration in one integer each, which sorts by pair and then by duration."""
+    durations = np.rint(trips["minutes"] * MICROSECONDS).astype(np.int64)
+    keys: Keys = (encode_pair(trips).astype(np.int64) << DURATION_BITS) + durations
+    return keys
+
+
+def find_medians(keys: Keys) -> ZonePairMedians:
+    """The medians of trips given as `make_keys` returns them, at least one."""
+    pairs, durations = np.divmod(np.sort(keys), 1 << DURATION_BITS)
+    of_pairs = _find_group_medians(pairs, durations, PAIRS)
+    by_pickup = np.sort((pairs // ZONES << DURATION_BITS) + durations)
+    of_pickups = _find_group_medians(*np.divmod(by_pickup, 1 << DURATION_BITS), ZONES)
+    medians = np.where(np.isnan(of_pairs), np.repeat(of_pickups, ZONES), of_pairs)
+    return ZonePairMedians(np.where(np.isnan(medians), _to_minutes(np.median(durations)), medians))
+
+
+def _find_group_medians(groups: Keys, durations: Keys, size: int) -> Floats:
+    """The median of each group's sorted durations; NaN for a group without any."""
+    counts = np.bincount(groups, minlength=size)
+    starts = np.cumsum(counts) - counts
+    seen = np.flatnonzero(counts)
+    lower = durations[starts[seen] + (counts[seen] - 1) // 2]
+    upper = durations[starts[seen] + counts[seen] // 2]
+    medians = np.full(size, np.nan)
+    medians[seen] = _to_minutes((lower + upper) / 2)
+    return medians
+
+
+def _to_minutes(microseconds: Floats) -> Floats:
+    return microseconds / MICROSECONDS

@@ -1,96 +1,35 @@
 """Feature sets: which columns the regression sees, as data; as records and as the same matrix.
 
 A feature set is a list of terms. A term is one-hot (a level per trip, such as the zone pair), a
-number (miles), or a slope (a number counted only for its level, such as miles by pick-up zone).
+number (miles), or a slope (a number counted only for its level, such as miles by pick-up zone;
+where the number is zero, the trip has no such feature).
 `make_records` gives what `DictVectorizer` takes; `build_matrix` gives the same matrix bit for bit
-without making a dictionary per trip. Prediction and training both go through here.
+without making a dictionary per trip, and tables.py the sums of its columns without the matrix.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 from scipy import sparse
-from sklearn.feature_extraction import DictVectorizer
 
+from taxi_duration.encoding import LEVELS, NUMBERS, Level, Number, count_trips
 from taxi_duration.errors import InputError
+from taxi_duration.regression import check_alpha
+from taxi_duration.trips import Trips
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
+if TYPE_CHECKING:
+    from sklearn.feature_extraction import DictVectorizer
 
-FAR_MILES = 30.0
-"""Where the bounded distance stops: no trip inside the city limits is longer by road."""
+ABSORBED_LEVEL = "PU_DO"
+"""Its levels are too many for a square matrix; the regression eliminates them."""
 
-
-@dataclass(frozen=True)
-class Level:
-    """A categorical: an integer code per trip and the text of each code."""
-
-    needs: tuple[str, ...]
-    encode: Callable[[pd.DataFrame], Integers]
-    label: Callable[[int], str]
-
-
-@dataclass(frozen=True)
-class Number:
-    """A quantity per trip."""
-
-    needs: tuple[str, ...]
-    measure: Callable[[pd.DataFrame], Floats]
-
-
-def _zone(column: str) -> Level:
-    return Level((column,), lambda trips: trips[column].to_numpy(np.int64), str)
-
-
-def _encode_pair(trips: pd.DataFrame) -> Integers:
-    pickup = trips["pickup_zone"].to_numpy(np.int64)
-    codes: Integers = (pickup << 32) + trips["dropoff_zone"].to_numpy(np.int64)
-    return codes
-
-
-def _label_pair(code: int) -> str:
-    pickup, dropoff = divmod(code, 1 << 32)
-    return f"{pickup}_{dropoff}"
-
-
-def _encode_hour_of_week(trips: pd.DataFrame) -> Integers:
-    pickup = trips["pickup"].dt
-    hours: Integers = (pickup.day_of_week * 24 + pickup.hour).to_numpy(np.int64)
-    return hours
-
-
-def _bounded_miles(trips: pd.DataFrame) -> Floats:
-    return trips["distance_miles"].to_numpy(np.float64).clip(0.0, FAR_MILES)
-
-
-LEVELS = {
-    "PU_DO": Level(("pickup_zone", "dropoff_zone"), _encode_pair, _label_pair),
-    "PU": _zone("pickup_zone"),
-    "DO": _zone("dropoff_zone"),
-    "hour_of_week": Level(("pickup",), _encode_hour_of_week, str),
-}
-"""Hour 0 of the week is Monday midnight to one, New York time, as the TLC records it."""
-
-NUMBERS = {
-    "trip_distance": Number(
-        ("distance_miles",), lambda trips: trips["distance_miles"].to_numpy(np.float64)
-    ),
-    "miles": Number(("distance_miles",), _bounded_miles),
-    "root_miles": Number(("distance_miles",), lambda trips: np.sqrt(_bounded_miles(trips))),
-    "log_miles": Number(("distance_miles",), lambda trips: np.log1p(_bounded_miles(trips))),
-    "is_unmetered": Number(
-        ("distance_miles",),
-        lambda trips: (trips["distance_miles"].to_numpy(np.float64) <= 0.0).astype(np.float64),
-    ),
-}
-"""Miles, and bounded miles under their transforms; `is_unmetered` is 1 where miles are 0."""
+SPLIT_PAIR = ("metered*PU_DO", "unmetered*PU_DO")
+"""The one way to split the pair: of the two numbers, one is always zero."""
 
 
 @dataclass(frozen=True)
@@ -98,25 +37,44 @@ class Term:
     """One entry of a feature set: a level (one-hot), a number, or both (a slope per level)."""
 
     name: str
-    number: Number | None
-    level: Level | None
+    number_name: str | None
+    level_name: str | None
+
+    @property
+    def number(self) -> Number | None:
+        return NUMBERS[self.number_name] if self.number_name else None
+
+    @property
+    def level(self) -> Level | None:
+        return LEVELS[self.level_name] if self.level_name else None
 
     @property
     def needs(self) -> tuple[str, ...]:
         return tuple(column for part in (self.number, self.level) if part for column in part.needs)
+
+    def name_columns(self, codes: Iterable[int]) -> list[str]:
+        """The names `DictVectorizer` gives the columns of these codes."""
+        if self.level is None:
+            return [self.name for _ in codes]
+        return [f"{self.name}={self.level.label(code)}" for code in codes]
 
 
 def parse_term(name: str) -> Term:
     """Read a key of `LEVELS` or `NUMBERS`, or `number*level`.
 
     Raises:
-        InputError: a part of the name is unknown.
+        InputError: a part of the name is unknown, or it is a slope for each zone pair.
     """
     number_name, star, level_name = name.partition("*")
     if not star and name in LEVELS:
-        return Term(name, None, LEVELS[name])
+        return Term(name, None, name)
+    if number_name in NUMBERS and level_name == ABSORBED_LEVEL and name not in SPLIT_PAIR:
+        raise InputError(
+            f"term {name!r} is a slope for each zone pair, which are too many: use "
+            f"{number_name}*PU or {number_name}*DO."
+        )
     if number_name in NUMBERS and (not star or level_name in LEVELS):
-        return Term(name, NUMBERS[number_name], LEVELS[level_name] if star else None)
+        return Term(name, number_name, level_name or None)
     raise InputError(
         f"term {name!r} is unknown: use {', '.join([*LEVELS, *NUMBERS])}, or number*level."
     )
@@ -124,26 +82,43 @@ def parse_term(name: str) -> Term:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """A named list of terms, the penalty it is fitted with by default, and its bounds.
+    """A named list of terms, the penalties it may be fitted with, and its bounds.
 
     Args:
         name: what the user calls it.
         terms: keys of `LEVELS` or `NUMBERS`, or `number*level` for a slope per level.
-        alpha: default L2 penalty on the coefficients; 0 is ordinary least squares.
+        alphas: L2 penalties on the coefficients, 0 for ordinary least squares; training chooses
+            among several.
         bounds: minutes between which predictions are clipped; None leaves them alone.
 
     Raises:
-        InputError: a term is unknown.
+        InputError: a term is unknown or there twice, or an alpha or a bound cannot be one.
     """
 
     name: str
     terms: tuple[str, ...]
-    alpha: float = 0.0
+    alphas: tuple[float, ...] = (0.0,)
     bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        for field in ("terms", "alphas"):
+            object.__setattr__(self, field, tuple(getattr(self, field)))
         for name in self.terms:
             parse_term(name)
+            if self.terms.count(name) > 1:
+                raise InputError(f"term {name!r} is there twice: leave one out.")
+        absorbed = [name for name in self.terms if parse_term(name).level_name == ABSORBED_LEVEL]
+        if absorbed not in ([], ["PU_DO"], list(SPLIT_PAIR)):
+            raise InputError(
+                f"terms {', '.join(absorbed)} do not go together: use PU_DO alone, or "
+                f"{' and '.join(SPLIT_PAIR)} in this order."
+            )
+        if not self.terms or not self.alphas:
+            raise InputError(f"feature set {self.name!r} needs at least one term and one alpha.")
+        for alpha in self.alphas:
+            check_alpha(alpha)
+        if self.bounds and not self.bounds[0] < self.bounds[1]:
+            raise InputError(f"bounds {self.bounds} are none: give the lower one first.")
 
     @property
     def parsed(self) -> list[Term]:
@@ -160,10 +135,10 @@ FEATURE_SETS = {
     "extended": FeatureSet(
         "extended",
         (
-            "PU_DO", "PU", "DO", "hour_of_week", "miles", "root_miles", "log_miles",
-            "is_unmetered", "miles*PU", "miles*DO", "log_miles*PU", "log_miles*DO",
+            *SPLIT_PAIR, "DO", "near*PU", "near*DO", "miles", "near", "unmetered",
+            "near*day_hour", "unmetered*day_hour",
         ),
-        alpha=3.0,
+        alphas=(1.0, 3.0, 10.0),
         bounds=(1.0, 60.0),
     ),
 }  # fmt: skip
@@ -182,44 +157,40 @@ def get_feature_set(name: str) -> FeatureSet:
     raise InputError(f"feature set {name!r} is unknown; {hint}")
 
 
-def make_records(trips: pd.DataFrame, features: FeatureSet) -> list[dict[str, Any]]:
+def make_records(trips: Trips, features: FeatureSet) -> list[dict[str, Any]]:
     """One dictionary a trip, as `DictVectorizer` takes them.
 
-    This is the definition the matrix is held to; it is slow, and the pipeline never calls it.
+    This is the definition the matrix and the sums are held to; it is slow, and the pipeline never
+    calls it.
     """
-    records: list[dict[str, Any]] = [{} for _ in range(len(trips))]
+    records: list[dict[str, Any]] = [{} for _ in range(count_trips(trips))]
     for term in features.parsed:
         values = term.number.measure(trips).tolist() if term.number else None
         labels = (
             [term.level.label(code) for code in term.level.encode(trips).tolist()]
-            if (term.level)
+            if term.level
             else None
         )
         for row, record in enumerate(records):
-            if values is None and labels is not None:
+            if values is None and labels:
                 record[term.name] = labels[row]
-            elif values is not None:
-                key = term.name if labels is None else f"{term.name}={labels[row]}"
-                record[key] = values[row]
+            elif values is not None and labels is None:
+                record[term.name] = values[row]
+            elif values is not None and labels and values[row]:
+                record[f"{term.name}={labels[row]}"] = values[row]
     return records
 
 
-def fit_vectorizer(trips: pd.DataFrame, features: FeatureSet) -> DictVectorizer:
-    """A `DictVectorizer` that knows the names observed in `trips`, in its usual sorted order."""
-    observed: list[dict[str, Any]] = []
-    for term in features.parsed:
-        if term.level is None:
-            observed.append({term.name: 0.0})
-            continue
-        labels = [term.level.label(code) for code in np.unique(term.level.encode(trips)).tolist()]
-        observed += [
-            {f"{term.name}={label}": 0.0} if term.number else {term.name: label} for label in labels
-        ]
-    return DictVectorizer().fit(observed)
+def fit_vectorizer(names: Iterable[str]) -> DictVectorizer:
+    """A `DictVectorizer` that knows these column names, in its usual sorted order."""
+    # Here, and not above: scikit-learn takes a second to import, and sums do not need it.
+    from sklearn.feature_extraction import DictVectorizer
+
+    return DictVectorizer().fit([dict.fromkeys(names, 0.0)])
 
 
 def build_matrix(
-    trips: pd.DataFrame, features: FeatureSet, vectorizer: DictVectorizer
+    trips: Trips, features: FeatureSet, vectorizer: DictVectorizer
 ) -> sparse.csr_matrix:
     """The matrix `vectorizer.transform(make_records(trips, features))`, without the records.
 
@@ -228,7 +199,7 @@ def build_matrix(
         zeros of numbers stored, names the vectorizer never saw left out. Indices are int32
         where `DictVectorizer` gives int64, because some scikit-learn solvers refuse int64.
     """
-    rows = len(trips)
+    rows = count_trips(trips)
     columns = np.full((rows, len(features.terms)), -1, dtype=np.int32)
     values = np.ones((rows, len(features.terms)))
     vocabulary: dict[str, int] = vectorizer.vocabulary_
@@ -237,9 +208,9 @@ def build_matrix(
             values[:, position] = term.number.measure(trips)
         if term.level:
             codes, inverse = np.unique(term.level.encode(trips), return_inverse=True)
-            names = (f"{term.name}={term.level.label(code)}" for code in codes.tolist())
+            names = term.name_columns(codes.tolist())
             known = np.array([vocabulary.get(name, -1) for name in names], dtype=np.int32)
-            columns[:, position] = known[inverse]
+            columns[:, position] = np.where(values[:, position], known[inverse], -1)
         else:
             columns[:, position] = vocabulary.get(term.name, -1)
     seen = columns >= 0
@@ -248,8 +219,3 @@ def build_matrix(
     matrix = sparse.csr_matrix((values[seen], columns[seen], starts), shape=shape)
     matrix.sort_indices()
     return matrix
-
-
-def columns_of(term: str, vectorizer: DictVectorizer) -> npt.NDArray[np.bool_]:
-    """Which columns of the matrix hold the levels of a one-hot term."""
-    return np.array([name.startswith(f"{term}=") for name in vectorizer.feature_names_], bool)

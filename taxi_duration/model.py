@@ -1,76 +1,98 @@
-"""The duration model: a feature set, a fitted pipeline and bounds, predicting from raw trips."""
+"""The duration model: a feature set and its coefficients, predicting minutes from raw trips."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from numbers import Real
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
-from sklearn.feature_extraction import DictVectorizer
-from sklearn.linear_model import LinearRegression, Ridge
-from sklearn.pipeline import Pipeline
 
-from taxi_duration.errors import InputError, ModelError
-from taxi_duration.evaluation import Evaluation, score
-from taxi_duration.features import (
-    FeatureSet,
-    build_matrix,
-    columns_of,
-    fit_vectorizer,
-    get_feature_set,
-)
-from taxi_duration.month_file import read_clean_trips
-from taxi_duration.regression import assemble_regression, fit_regression
-from taxi_duration.trips import find_unusable, select_columns
+from taxi_duration.encoding import NUMBERS, Floats, count_trips, encode_hour, encode_pair
+from taxi_duration.errors import ModelError
+from taxi_duration.evaluation import Errors, Evaluation, Predict
+from taxi_duration.features import FeatureSet, fit_vectorizer, parse_term
+from taxi_duration.month import Month
+from taxi_duration.month_file import reduce_trips
+from taxi_duration.trips import Cab, RowFunnel, Trips, find_unusable, select_columns
 
-Floats = npt.NDArray[np.float64]
-
-ABSORBED_TERM = "PU_DO"
+if TYPE_CHECKING:
+    from sklearn.linear_model import LinearRegression, Ridge
+    from sklearn.pipeline import Pipeline
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DurationModel:
     """A fitted model of a trip's minutes.
 
-    `pipeline` is plain scikit-learn, a `DictVectorizer` and a linear regression: it predicts
-    (unclipped) from `features.make_records` without this package.
+    Args:
+        features: its columns and bounds.
+        alpha: the penalty it was fitted with.
+        intercept: minutes.
+        coefficients: by term, an array by code of its level, NaN for codes that training did not
+            see; a number without a level has one code.
     """
 
     features: FeatureSet
     alpha: float
-    pipeline: Pipeline
+    intercept: float
+    coefficients: dict[str, Floats]
 
     def __getstate__(self) -> dict[str, Any]:
-        """The state as arrays: skops writes a kilobyte of JSON for each string of a list."""
-        return {
-            "features": self.features,
-            "alpha": self.alpha,
-            "names": np.array(self.vectorizer.feature_names_),
-            "coefficients": self.regression.coef_,
-            "intercept": float(self.regression.intercept_),
-        }
+        """The state without what follows from it."""
+        names = ("features", "alpha", "intercept", "coefficients")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vectorizer = DictVectorizer()
-        vectorizer.feature_names_ = state["names"].tolist()
-        vectorizer.vocabulary_ = {name: i for i, name in enumerate(vectorizer.feature_names_)}
-        regression = assemble_regression(state["coefficients"], state["intercept"], state["alpha"])
-        pipeline = assemble_pipeline(vectorizer, regression)
-        self.__dict__.update(features=state["features"], alpha=state["alpha"], pipeline=pipeline)
+        self.__dict__.update(state)
 
-    @property
-    def vectorizer(self) -> DictVectorizer:
-        return self.pipeline.named_steps["vectorizer"]
+    @classmethod
+    def from_pipeline(cls, features: FeatureSet, alpha: float, pipeline: Pipeline) -> DurationModel:
+        """The model of which `pipeline` was made."""
+        regression = pipeline.named_steps["regression"]
+        coefficients = {
+            term.name: np.full(term.level.size, np.nan) if term.level else np.zeros(1)
+            for term in features.parsed
+        }
+        names = pipeline.named_steps["vectorizer"].feature_names_
+        for name, coefficient in zip(names, regression.coef_, strict=True):
+            term_name, _, label = name.partition("=")
+            level = parse_term(term_name).level
+            coefficients[term_name][level.parse(label) if level else 0] = coefficient
+        return cls(features, alpha, float(regression.intercept_), coefficients)
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """Plain scikit-learn, a `DictVectorizer` and a linear regression.
+
+        It predicts (unclipped), without this package, from records such as `make_records` makes.
+        """
+        from sklearn.pipeline import Pipeline
+
+        from taxi_duration.estimator import assemble_regression
+
+        by_name: dict[str, float] = {}
+        for term in self.features.parsed:
+            coefficients = self.coefficients[term.name]
+            codes = np.flatnonzero(~np.isnan(coefficients))
+            names = term.name_columns(codes.tolist())
+            by_name.update(zip(names, coefficients[codes].tolist(), strict=True))
+        vectorizer = fit_vectorizer(by_name)
+        sorted_coefficients = np.array([by_name[name] for name in vectorizer.feature_names_])
+        regression = assemble_regression(sorted_coefficients, self.intercept, self.alpha)
+        return Pipeline([("vectorizer", vectorizer), ("regression", regression)])
 
     @property
     def regression(self) -> LinearRegression | Ridge:
         return self.pipeline.named_steps["regression"]
+
+    @property
+    def columns(self) -> int:
+        """How many coefficients there are beside the intercept."""
+        return sum(int(np.count_nonzero(~np.isnan(c))) for c in self.coefficients.values())
 
     def predict(self, raw: pd.DataFrame) -> Floats:
         """Predict minutes from raw trips.
@@ -88,85 +110,75 @@ class DurationModel:
             ModelError: a needed value is missing or cannot be one.
         """
         trips = select_columns(raw, self.features.needs)
-        for column, count in find_unusable(trips).sum().items():
-            if count:
+        for column, unusable in find_unusable(trips).items():
+            if unusable.any():
                 raise ModelError(
-                    f"{count:,} of {len(trips):,} trips have no usable {column}: "
-                    "drop or fill them before predicting."
+                    f"{np.count_nonzero(unusable):,} of {len(unusable):,} trips have no usable "
+                    f"{column}: drop or fill them before predicting."
                 )
         return self.predict_clean(trips)
 
-    def predict_clean(self, trips: pd.DataFrame) -> Floats:
+    def predict_clean(self, trips: Trips) -> Floats:
         """Predict minutes from trips that `clean_trips` returned."""
-        return self.predict_matrix(build_matrix(trips, self.features, self.vectorizer))
-
-    def predict_matrix(self, matrix: sparse.csr_matrix) -> Floats:
-        """Predict minutes from a matrix that `build_matrix` made for this model's vectorizer."""
-        # Not regression.predict, which refuses a matrix without rows.
-        minutes: Floats = matrix @ self.regression.coef_ + self.regression.intercept_
+        minutes = np.full(count_trips(trips), self.intercept)
+        zones = {"pickup_zone", "dropoff_zone"} & {*self.features.needs}
+        # A zone that no term needs may be absent; any will do for it.
+        unneeded = dict.fromkeys({"pickup_zone", "dropoff_zone"} - zones, np.zeros(len(minutes)))
+        pairs = encode_pair(trips | unneeded) if zones else None
+        hours = encode_hour(trips) if "pickup" in self.features.needs else None
+        for name, of_pair, of_hour, constant in self._rates:
+            rates: Any = constant
+            for table, codes in ((of_pair, pairs), (of_hour, hours)):
+                if table is not None:
+                    rates = rates + table[codes]
+            minutes += rates * NUMBERS[name].measure(trips) if name else rates
         return minutes.clip(*self.features.bounds) if self.features.bounds else minutes
+
+    @cached_property
+    def _rates(self) -> list[tuple[str | None, Floats | None, Floats | None, float]]:
+        """Of each number, its coefficients added up by zone pair and by hour; None where none.
+
+        A trip's minutes are looked up in these faster than term by term.
+        """
+        rates: dict[str | None, tuple[Floats | None, Floats | None, float]] = {}
+        for term in self.features.parsed:
+            of_pair, of_hour, constant = rates.get(term.number_name, (None, None, 0.0))
+            coefficients = np.nan_to_num(self.coefficients[term.name])
+            if term.level is None:
+                constant = constant + float(coefficients[0])
+            elif term.level.side == "hour":
+                of_hour = coefficients[term.level.codes] + (0.0 if of_hour is None else of_hour)
+            else:
+                codes = term.level.spread_over_pairs()
+                of_pair = coefficients[codes] + (0.0 if of_pair is None else of_pair)
+            rates[term.number_name] = of_pair, of_hour, constant
+        return [(name, *each) for name, each in rates.items()]
 
     def evaluate(self, path: str | Path) -> Evaluation:
         """Read and clean a month's file as for training, and score the model on it."""
-        trips, _ = read_clean_trips(path)
-        return score(trips["minutes"].to_numpy(), self.predict_clean(trips))
+        errors, _ = score_predictors({"model": self.predict_clean}, path)
+        return errors["model"]
 
 
-def train_model(
-    paths: Sequence[str | Path],
-    features: str | FeatureSet = "extended",
-    alpha: float | None = None,
-) -> DurationModel:
-    """Train on the trips of one or more month files together.
-
-    Args:
-        paths: parquet files as the TLC publishes them.
-        features: a feature set or the name of one.
-        alpha: L2 penalty, 0 for ordinary least squares; the feature set's own when None.
+def score_predictors(
+    predictors: Mapping[str, Predict],
+    path: str | Path,
+    cab: Cab | None = None,
+    month: Month | None = None,
+) -> tuple[dict[str, Evaluation], RowFunnel]:
+    """Read and clean a month's file once, and score each predictor on its trips.
 
     Raises:
-        InputError: no path, an unknown feature set, or a negative or non-finite alpha.
-        DataError: a file is missing, unreadable or leaves no trip.
+        DataError: as `reduce_trips`.
     """
-    if not paths:
-        raise InputError("paths is empty: give at least one month's file.")
-    if isinstance(paths, (str, Path)):
-        raise InputError(f"paths is the single path {paths}: give a list of paths.")
-    feature_set = get_feature_set(features) if isinstance(features, str) else features
-    penalty = choose_alpha(feature_set, alpha)
-    trips = pd.concat([read_clean_trips(path)[0] for path in paths], ignore_index=True)
-    vectorizer = fit_vectorizer(trips, feature_set)
-    return fit_model(
-        trips, build_matrix(trips, feature_set, vectorizer), vectorizer, feature_set, penalty
-    )
 
+    def add_errors(chunks: Iterator[Trips]) -> dict[str, Errors]:
+        errors = dict.fromkeys(predictors, Errors())
+        for trips in chunks:
+            for name, predict in predictors.items():
+                errors[name] += Errors.of(trips["minutes"], predict(trips))
+        return errors
 
-def choose_alpha(features: FeatureSet, alpha: float | None) -> float:
-    """The penalty to fit with: the one given, or the feature set's own.
-
-    Raises:
-        InputError: alpha is negative, infinite or not a number.
-    """
-    penalty = features.alpha if alpha is None else alpha
-    is_number = isinstance(penalty, Real) and not isinstance(penalty, bool)
-    if not is_number or not np.isfinite(penalty) or penalty < 0:
-        raise InputError(f"alpha {penalty} is not a penalty: give a finite number of at least 0.")
-    return float(penalty)
-
-
-def fit_model(
-    trips: pd.DataFrame,
-    matrix: sparse.csr_matrix,
-    vectorizer: DictVectorizer,
-    features: FeatureSet,
-    alpha: float,
-) -> DurationModel:
-    """Fit the regression on a training matrix and join it to its vectorizer."""
-    absorbed = columns_of(ABSORBED_TERM, vectorizer)
-    regression = fit_regression(matrix, trips["minutes"].to_numpy(), alpha, absorbed)
-    return DurationModel(features, alpha, assemble_pipeline(vectorizer, regression))
-
-
-def assemble_pipeline(vectorizer: DictVectorizer, regression: LinearRegression | Ridge) -> Pipeline:
-    """Join a fitted vectorizer and a fitted regression to a scikit-learn pipeline."""
-    return Pipeline([("vectorizer", vectorizer), ("regression", regression)])
+    lanes, funnel = reduce_trips(path, add_errors, cab, month)
+    totals = {name: sum((lane[name] for lane in lanes), Errors()) for name in predictors}
+    return {name: total.evaluation for name, total in totals.items()}, funnel

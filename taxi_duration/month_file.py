@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
+from threading import Event, Lock
+from typing import TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -13,10 +20,14 @@ import pyarrow.parquet as pq
 
 from taxi_duration.errors import DataError
 from taxi_duration.month import Month
-from taxi_duration.trips import CABS, Cab, RowFunnel, clean_trips, match_columns
+from taxi_duration.trips import CABS, Cab, Raw, RowFunnel, Trips, clean_trips, match_columns
 
 MAX_ROWS = 30_000_000
 """Twice the busiest yellow month; a file that claims more is refused before it is read."""
+
+CHUNK_ROWS = 1 << 16
+LANES = 2
+"""Threads that reduce a file, which take its chunks in turn."""
 
 REQUIRED_COLUMNS = tuple(CABS["green"].columns)
 
@@ -34,6 +45,12 @@ def hash_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have the operating system put a file's bytes on the disk before it is renamed."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def check_footer(path: Path, cab: Cab | None = None) -> None:
@@ -65,28 +82,116 @@ def read_trips(
     path = Path(path)
     with _open_parquet(path) as parquet:
         names = _check(parquet, path, columns, cab)
-        try:
+        with _damage_named(path):
             trips: pd.DataFrame = parquet.read(columns=names).to_pandas()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"{path} is damaged: {str(error).rstrip('.')}. Delete it and fetch it again."
-            ) from error
     return trips
 
 
-def read_clean_trips(
-    path: str | Path, cab: Cab | None = None, month: Month | None = None
-) -> tuple[pd.DataFrame, RowFunnel]:
-    """Read a month's file and clean it: see `read_trips` and `clean_trips`.
+Result = TypeVar("Result")
+
+
+def reduce_trips(
+    path: str | Path,
+    reduce: Callable[[Iterator[Trips]], Result],
+    cab: Cab | None = None,
+    month: Month | None = None,
+) -> tuple[list[Result], RowFunnel]:
+    """Read and clean a month's file once, in chunks, and reduce the chunks in `LANES` threads.
+
+    The file is never whole in memory. Which chunk goes to which lane depends on the file alone,
+    so that sums come out the same to the last bit on any machine.
+
+    Args:
+        reduce: takes the cleaned trips of one lane, chunk by chunk; called once a lane.
+
+    Returns:
+        What `reduce` returned for each lane, and the row funnel of the file.
 
     Raises:
-        DataError: as both; the message names the file.
+        DataError: as `read_trips`; also when no trip is left. The message names the file.
     """
-    raw = read_trips(path, cab)
+    path = Path(path)
+    funnels: list[list[RowFunnel]] = [[] for _ in range(LANES)]
+
+    def clean(lane: int, chunks: Iterator[Raw]) -> Iterator[Trips]:
+        for raw in chunks:
+            trips, funnel = clean_trips(raw, month)
+            funnels[lane].append(funnel)
+            yield trips
+
+    failed = Event()
+
+    def run(lane: int, chunks: Iterator[Raw]) -> Result:
+        try:
+            return reduce(clean(lane, chunks))
+        except BaseException:
+            failed.set()
+            raise
+
     try:
-        return clean_trips(raw, month)
+        with ThreadPoolExecutor(LANES) as threads:
+            results = list(threads.map(run, range(LANES), _deal(_read_chunks(path, cab), failed)))
+        first, *others = [funnel for lane in funnels for funnel in lane] or [
+            clean_trips(_read_nothing(path, cab), month)[1]
+        ]
+        total = sum(others, first)
+        total.check()
+        pa.default_memory_pool().release_unused()
     except DataError as error:
+        if str(error).startswith(str(path)):
+            raise
         raise DataError(f"{path}: {error} Choose another month, or fetch it again.") from error
+    return results, total
+
+
+def _read_chunks(path: Path, cab: Cab | None) -> Iterator[Raw]:
+    with _open_parquet(path) as parquet, _damage_named(path):
+        names = _check(parquet, path, REQUIRED_COLUMNS, cab)
+        for batch in parquet.iter_batches(CHUNK_ROWS, columns=names):
+            yield {
+                name: column.to_numpy(zero_copy_only=False)
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
+
+
+def _deal(chunks: Iterator[Raw], failed: Event) -> list[Iterator[Raw]]:
+    """Deal chunks out in turn to `LANES` iterators, each for a thread of its own.
+
+    They end early once a lane has failed: nobody would take its chunks.
+    """
+    lock = Lock()
+    dealt: list[deque[Raw]] = [deque() for _ in range(LANES)]
+    turn = cycle(dealt)
+
+    def take(own: deque[Raw]) -> Iterator[Raw]:
+        while not failed.is_set():
+            with lock:
+                while not own:
+                    chunk = next(chunks, None)
+                    if chunk is None:
+                        return
+                    next(turn).append(chunk)
+                chunk = own.popleft()
+            yield chunk
+
+    return [take(own) for own in dealt]
+
+
+def _read_nothing(path: Path, cab: Cab | None) -> Raw:
+    with _open_parquet(path) as parquet:
+        names = _check(parquet, path, REQUIRED_COLUMNS, cab)
+        nothing = parquet.schema_arrow.empty_table().select(names)
+    return {name: nothing[name].to_numpy() for name in names}
+
+
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(
+            f"{path} is damaged: {str(error).rstrip('.')}. Delete it and fetch it again."
+        ) from error
 
 
 def _open_parquet(path: Path) -> pq.ParquetFile:
@@ -106,7 +211,17 @@ def _check(
     rows = parquet.metadata.num_rows
     if rows > MAX_ROWS:
         raise DataError(f"{path} claims {rows:,} rows; a month has at most {MAX_ROWS:,}.")
+    schema = parquet.schema_arrow
     try:
-        return list(match_columns(parquet.schema_arrow.names, columns, cab))
+        names = list(match_columns(schema.names, columns, cab))
+        for name in names:
+            kind = schema.field(name).type
+            # Read as numbers, it would be taken for New York's time whatever its zone.
+            if pa.types.is_timestamp(kind) and kind.tz:
+                raise DataError(
+                    f"column {name} holds {kind}, which cannot be read as times: the TLC's have no "
+                    "time zone; convert it to New York's time and drop the zone."
+                )
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+    return names

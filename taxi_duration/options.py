@@ -16,8 +16,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, Vali
 
 from taxi_duration.errors import InputError
 from taxi_duration.features import FEATURE_SETS, FeatureSet, get_feature_set
-from taxi_duration.model import choose_alpha
 from taxi_duration.month import FIRST_YEAR, Month, newest_published
+from taxi_duration.regression import check_alpha
 from taxi_duration.trips import CABS, Cab, check_month, get_cab
 
 MOST_TRAIN_MONTHS = 120
@@ -65,7 +65,7 @@ def _read_alpha(value: object) -> float | None:
         raise InputError(
             f"alpha {value!r} is not a number: give one of at least 0, such as 3."
         ) from None
-    return choose_alpha(get_feature_set("course"), number)
+    return check_alpha(number)
 
 
 def _read_train_months(value: object) -> int:
@@ -85,6 +85,11 @@ def _read_key_prefix(value: object) -> str:
             "trip-data, with no leading or trailing slash and no '..'."
         )
     return text
+
+
+def _describe_alphas(features: FeatureSet) -> str:
+    *others, last = [f"{alpha:g}" for alpha in features.alphas]
+    return f"the best of {', '.join(others)} and {last}" if others else last
 
 
 Year = Annotated[
@@ -120,7 +125,7 @@ Alpha = Annotated[
     BeforeValidator(_read_alpha),
     Field(
         description="L2 penalty on the coefficients, in trips, 0 for least squares; by default "
-        + ", ".join(f"{each.alpha:g} for {each.name}" for each in FEATURE_SETS.values()),
+        + ", ".join(f"{_describe_alphas(each)} for {each.name}" for each in FEATURE_SETS.values()),
     ),
 ]
 TrainMonths = Annotated[
@@ -202,7 +207,7 @@ class Plan:
     train: tuple[Month, ...]
     validation: Month
     features: FeatureSet
-    alpha: float
+    alpha: float | None
 
     @property
     def months(self) -> tuple[Month, ...]:
@@ -243,5 +248,5 @@ def make_plan(options: TrainingOptions, today: date) -> Plan:
         last.window(options.train_months),
         last.next,
         features,
-        choose_alpha(features, options.alpha),
+        options.alpha,
     )

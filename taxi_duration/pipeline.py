@@ -1,50 +1,68 @@
 """The tasks, and the training run that both flows share.
 
-Each task is a function of another module plus one line to Prefect's log. Frames and matrices
-pass between tasks in memory: every task is IN_MEMORY, since the default cache policy would hash its
-inputs, and a server may be set to persist results.
+Each task is a function of another module plus one line to Prefect's log. What passes between tasks
+is small: paths, sums, a model. Every task is IN_MEMORY, since the default cache policy would hash
+its inputs, and a server may be set to persist results.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
-import pandas as pd
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction import DictVectorizer
 
 from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation import Evaluation, score, score_mean, score_zone_pair_median
-from taxi_duration.features import FeatureSet, build_matrix, fit_vectorizer
-from taxi_duration.model import DurationModel, fit_model
+from taxi_duration.evaluation import Evaluation, ZonePairMedians, predict_mean
+from taxi_duration.features import FeatureSet
+from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, read_clean_trips
+from taxi_duration.month_file import MonthFile
 from taxi_duration.options import Plan
+from taxi_duration.reduction import load_sums, recall_month
 from taxi_duration.report import Report, build_report, render_markdown
 from taxi_duration.store import save_model
+from taxi_duration.tables import Tables
 from taxi_duration.tracking import TrackedRun, log_training
+from taxi_duration.training import Training, Window, fit_window, sum_window
 from taxi_duration.trips import Cab, RowFunnel
 
 ARTIFACT_KEY = "duration-model-report"
 
 
+SUMS_DIRECTORY = "sums"
+"""Of the models directory: where months' sums are kept for the next run."""
+
+
 @dataclass(frozen=True)
 class CleanMonth:
-    """A month's kept trips, one row each, and what became of the others."""
+    """What is left of a training month: its sums on the disk, its row funnel and its medians."""
 
-    trips: pd.DataFrame
+    sums: Path
     funnel: RowFunnel
+    medians: ZonePairMedians
+
+
+@dataclass(frozen=True)
+class TrainingWindow:
+    """The training months' sums, and what the baselines know: their mean, the last one's medians.
+
+    Medians do not add up; those of the whole window would need its trips again.
+    """
+
+    sums: Window
+    funnel: RowFunnel
+    medians: ZonePairMedians
 
 
 @dataclass(frozen=True)
@@ -71,24 +89,24 @@ def train(
         upload: copies the finished model directory elsewhere and says where.
     """
     files = [download_month(locate, month) for month in plan.months]
-    *train_months, validation = [clean_month(file, plan.cab) for file in files]
-    training = join_months(train_months)
-    vectorizer, matrix = build_features(training.trips, plan.features)
-    model = train_regression(training.trips, matrix, vectorizer, plan.features, plan.alpha)
-    train_errors = score(training.trips["minutes"].to_numpy(), model.predict_matrix(matrix))
-    validation_errors, baselines = validate(model, training.trips, validation.trips)
+    *train_files, validation_file = files
+    kept = models_directory / SUMS_DIRECTORY
+    months = [clean_month(file, plan.cab, plan.features, kept) for file in train_files]
+    window = build_features(months, plan.features)
+    training = train_regression(window.sums, plan.alpha)
+    errors, validation_funnel = validate(training.model, window, validation_file, plan.cab)
     report = build_report(
         cab=plan.cab.name,
-        model=model,
+        training=training,
         train_months=plan.train,
-        train_funnel=training.funnel,
-        train=train_errors,
+        train_funnel=window.funnel,
         validation_month=plan.validation,
-        validation_funnel=validation.funnel,
-        validation=validation_errors,
-        baselines=baselines,
+        validation_funnel=validation_funnel,
+        validation=errors["model"],
+        baselines={name: each for name, each in errors.items() if name != "model"},
         inputs={file.path.name: file.sha256 for file in files},
     )
+    model = training.model
     directory = save_artifacts(models_directory, model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
     tracked = log_to_mlflow(plan.cab, model, directory, report)
@@ -100,13 +118,6 @@ def read_flow_day() -> date:
     """The day the flow run was scheduled for, so that a late run picks the months it was due."""
     scheduled: datetime | None = flow_run.scheduled_start_time
     return (scheduled or datetime.now(UTC)).date()
-
-
-def join_months(months: list[CleanMonth]) -> CleanMonth:
-    """The trips of several months one after another, and the sum of their funnels."""
-    first, *others = months
-    funnel = sum((month.funnel for month in others), first.funnel)
-    return CleanMonth(pd.concat([month.trips for month in months], ignore_index=True), funnel)
 
 
 def is_transient(_task: Any, _task_run: Any, state: State[Any]) -> bool:
@@ -133,63 +144,86 @@ def download_month(locate: Callable[[Month], MonthFile], month: Month) -> MonthF
 
 
 @task(name="clean-trips", task_run_name="clean-{file.month}", **IN_MEMORY)
-def clean_month(file: MonthFile, cab: Cab) -> CleanMonth:
-    """Read a month and keep the trips a model may learn from."""
-    trips, funnel = read_clean_trips(file.path, cab, file.month)
+def clean_month(file: MonthFile, cab: Cab, features: FeatureSet, kept: Path) -> CleanMonth:
+    """Read a month, keep the trips a model may learn from, and keep their sums."""
+    month = recall_month(
+        kept, file.path, features, cab, file.month, sha256=file.sha256, with_medians=True
+    )
+    if month.was_there:
+        get_run_logger().info("%s: sums of the same bytes reused from %s", file.month, month.path)
+    log_funnel(file.month, month.sums.funnel)
+    return CleanMonth(month.path, month.sums.funnel, cast(ZonePairMedians, month.sums.medians))
+
+
+def log_funnel(month: Month, funnel: RowFunnel) -> None:
+    """Say what became of a month's trips."""
     counts = {**funnel.dropped, **{f"{defect} (kept)": n for defect, n in funnel.noted.items()}}
     get_run_logger().info(
         "%s: kept %s of %s trips; %s",
-        file.month,
+        month,
         f"{funnel.rows_kept:,}",
         f"{funnel.rows_read:,}",
         ", ".join(f"{count:,} {name}" for name, count in counts.items()),
     )
-    return CleanMonth(trips, funnel)
 
 
 @task(name="build-features", **IN_MEMORY)
-def build_features(trips: pd.DataFrame, features: FeatureSet) -> tuple[DictVectorizer, csr_matrix]:
-    """Fit the vectorizer on the observed names and make the training matrix."""
-    vectorizer = fit_vectorizer(trips, features)
-    matrix = build_matrix(trips, features, vectorizer)
-    get_run_logger().info("%s features: %s trips x %s columns", features.name, *matrix.shape)
-    return vectorizer, matrix
+def build_features(months: Sequence[CleanMonth], features: FeatureSet) -> TrainingWindow:
+    """Add the months' sums up to those of the features' columns."""
+
+    def load(month: CleanMonth) -> list[Tables]:
+        return load_sums(month.sums, features).tables
+
+    sums = sum_window(features, [partial(load, month) for month in months])
+    first, *others = [month.funnel for month in months]
+    funnel = sum(others, first)
+    get_run_logger().info(
+        "%s features: %s trips x %s columns", features.name, f"{funnel.rows_kept:,}", sums.columns
+    )
+    return TrainingWindow(sums, funnel, months[-1].medians)
 
 
 @task(name="train-regression", **IN_MEMORY)
-def train_regression(
-    trips: pd.DataFrame,
-    matrix: csr_matrix,
-    vectorizer: DictVectorizer,
-    features: FeatureSet,
-    alpha: float,
-) -> DurationModel:
-    """Solve the regression."""
-    model = fit_model(trips, matrix, vectorizer, features, alpha)
+def train_regression(window: Window, alpha: float | None) -> Training:
+    """Choose alpha, unless it is given, and solve the regression."""
+    training = fit_window(window, alpha)
+    for trial in training.trials:
+        get_run_logger().info(
+            "alpha %g: RMSE %.4f minutes on the window's last days", trial.alpha, trial.rmse
+        )
     get_run_logger().info(
-        "fitted %s with alpha %g on %s trips", type(model.regression).__name__, alpha, len(trips)
+        "fitted alpha %g on %s trips, RMSE %.6f minutes",
+        training.model.alpha,
+        f"{training.trips:,}",
+        training.rmse,
     )
-    return model
+    return training
 
 
 @task(name="validate", **IN_MEMORY)
 def validate(
-    model: DurationModel, train_trips: pd.DataFrame, trips: pd.DataFrame
-) -> tuple[Evaluation, Mapping[str, Evaluation]]:
+    model: DurationModel, window: TrainingWindow, file: MonthFile, cab: Cab
+) -> tuple[Mapping[str, Evaluation], RowFunnel]:
     """Score the model and its baselines on the validation month."""
-    errors = score(trips["minutes"].to_numpy(), model.predict_clean(trips))
-    baselines = {
-        "mean": score_mean(train_trips, trips),
-        "zone_pair_median": score_zone_pair_median(train_trips, trips),
-    }
+    errors, funnel = score_predictors(
+        {
+            "model": model.predict_clean,
+            "mean": predict_mean(window.sums.mean_minutes),
+            "zone_pair_median": window.medians.predict,
+        },
+        file.path,
+        cab,
+        file.month,
+    )
+    log_funnel(file.month, funnel)
     get_run_logger().info(
         "validation RMSE %.6f minutes on %s trips (zone-pair median %.4f, mean %.4f)",
-        errors.rmse,
-        f"{errors.rows:,}",
-        baselines["zone_pair_median"].rmse,
-        baselines["mean"].rmse,
+        errors["model"].rmse,
+        f"{errors['model'].rows:,}",
+        errors["zone_pair_median"].rmse,
+        errors["mean"].rmse,
     )
-    return errors, baselines
+    return errors, funnel
 
 
 @task(name="save-artifacts", **IN_MEMORY)

@@ -8,8 +8,8 @@ from importlib.metadata import version
 from typing import Any
 
 from taxi_duration.evaluation import Evaluation
-from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
+from taxi_duration.training import Training
 from taxi_duration.trips import RowFunnel
 from taxi_duration.version import __version__
 
@@ -31,10 +31,9 @@ def read_versions() -> dict[str, str]:
 def build_report(
     *,
     cab: str,
-    model: DurationModel,
+    training: Training,
     train_months: Sequence[Month],
     train_funnel: RowFunnel,
-    train: Evaluation,
     validation_month: Month,
     validation_funnel: RowFunnel,
     validation: Evaluation,
@@ -48,17 +47,25 @@ def build_report(
         baselines: name -> its errors on the validation month.
 
     Returns:
-        The report; errors in minutes, rows as counts.
+        The report; errors in minutes, rows as counts. The training RMSE and the trials' are
+        before clipping, since they come from sums.
     """
     return {
         "cab": cab,
-        "features": model.features.name,
-        "alpha": model.alpha,
+        "features": training.model.features.name,
+        "alpha": training.model.alpha,
+        "trials": [{"alpha": trial.alpha, "rmse": trial.rmse} for trial in training.trials],
         "train": {
             "months": [str(month) for month in train_months],
-            **_describe(train_funnel, train),
+            "rmse": training.rmse,
+            **_describe(train_funnel),
         },
-        "validation": {"month": str(validation_month), **_describe(validation_funnel, validation)},
+        "validation": {
+            "month": str(validation_month),
+            "rmse": validation.rmse,
+            "mae": validation.mae,
+            **_describe(validation_funnel),
+        },
         "baselines": {
             name: {"rmse": errors.rmse, "mae": errors.mae} for name, errors in baselines.items()
         },
@@ -67,12 +74,10 @@ def build_report(
     }
 
 
-def _describe(funnel: RowFunnel, errors: Evaluation) -> dict[str, Any]:
+def _describe(funnel: RowFunnel) -> dict[str, Any]:
     return {
         "rows_read": funnel.rows_read,
         "rows_kept": funnel.rows_kept,
-        "rmse": errors.rmse,
-        "mae": errors.mae,
         "dropped": funnel.dropped,
         "noted": funnel.noted,
     }
@@ -84,6 +89,7 @@ def collect_metrics(report: Report) -> dict[str, float]:
         f"{part}_{name}": float(report[part][name])
         for part in ("train", "validation")
         for name in ("rmse", "mae", "rows_read", "rows_kept")
+        if name in report[part]
     }
     for name, errors in report["baselines"].items():
         metrics[f"{name}_rmse"] = float(errors["rmse"])
@@ -97,7 +103,10 @@ def render_markdown(report: Report, run_link: str, model_location: str) -> str:
     months = ", ".join(train["months"])
     contenders = [
         (f"**linear regression, {report['features']} features**", model_rmse),
-        ("zone-pair median", report["baselines"]["zone_pair_median"]["rmse"]),
+        (
+            "zone-pair median" + (f" of {train['months'][-1]}" if train["months"][1:] else ""),
+            report["baselines"]["zone_pair_median"]["rmse"],
+        ),
         ("training mean", report["baselines"]["mean"]["rmse"]),
     ]
     rules = [
@@ -111,14 +120,11 @@ def render_markdown(report: Report, run_link: str, model_location: str) -> str:
         [
             f"# Duration model: {report['cab']}, trained on {months}",
             f"RMSE **{model_rmse:.4f} minutes** on {validation['month']} "
-            f"(alpha {report['alpha']:g}; training RMSE {train['rmse']:.4f}, "
-            f"validation MAE {validation['mae']:.4f}).",
+            f"(alpha {report['alpha']:g}{_describe_trials(report['trials'])}; training RMSE "
+            f"{train['rmse']:.4f}, validation MAE {validation['mae']:.4f}).",
             _table(
                 ("on " + validation["month"], "RMSE, minutes", "model's RMSE is"),
-                [
-                    (name, f"{rmse:.4f}", "" if rmse == model_rmse else _compare(model_rmse, rmse))
-                    for name, rmse in contenders
-                ],
+                [(name, f"{rmse:.4f}", _compare(model_rmse, rmse)) for name, rmse in contenders],
             ),
             _table(
                 ("trips", f"training {months}", f"validation {validation['month']}"),
@@ -141,7 +147,14 @@ def render_markdown(report: Report, run_link: str, model_location: str) -> str:
     )
 
 
+def _describe_trials(trials: Sequence[Mapping[str, float]]) -> str:
+    tried = ", ".join(f"{trial['rmse']:.4f} with {trial['alpha']:g}" for trial in trials)
+    return f", chosen inside the training window: {tried}" if tried else ""
+
+
 def _compare(ours: float, theirs: float) -> str:
+    if ours == theirs or not theirs:
+        return ""
     change = ours / theirs - 1
     return f"{abs(change):.1%} {'lower' if change <= 0 else 'higher'}"
 

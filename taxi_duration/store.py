@@ -16,17 +16,14 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
-import skops.io
-
-from taxi_duration.cache import flush_to_disk
 from taxi_duration.errors import ModelError
 from taxi_duration.features import FeatureSet
 from taxi_duration.model import DurationModel
-from taxi_duration.month_file import hash_file
+from taxi_duration.month_file import flush_to_disk, hash_file
 from taxi_duration.report import Report
 
 MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
-MODEL_FORMAT = 1
+MODEL_FORMAT = 2
 
 
 def identify_run(report: Report, features: FeatureSet) -> str:
@@ -38,7 +35,7 @@ def identify_run(report: Report, features: FeatureSet) -> str:
     identity = {
         "cab": report["cab"],
         "features": [features.name, features.terms, features.bounds],
-        "alpha": report["alpha"],
+        "alphas": [trial["alpha"] for trial in report["trials"]] or [report["alpha"]],
         "months": [*report["train"]["months"], report["validation"]["month"]],
         "inputs": report["inputs"],
         "versions": report["versions"],
@@ -52,6 +49,8 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
     Returns:
         `models_directory/<cab>/<last training month>-<id>`.
     """
+    import skops.io  # here, since it takes most of a second
+
     name = f"{report['train']['months'][-1]}-{identify_run(report, model.features)}"
     final = models_directory / str(report["cab"]) / name
     if _holds(final, report):
@@ -85,6 +84,8 @@ def load_model(directory: str | Path) -> DurationModel:
     Raises:
         ModelError: the directory or a file of it is missing, altered, or of another format.
     """
+    import skops.io
+
     directory = Path(directory)
     verify_model(directory)
     try:
@@ -152,7 +153,7 @@ def _to_state(model: DurationModel) -> dict[str, Any]:
         "features": {
             "name": features.name,
             "terms": list(features.terms),
-            "alpha": features.alpha,
+            "alphas": list(features.alphas),
             "bounds": list(features.bounds) if features.bounds else None,
         },
         "alpha": model.alpha,
@@ -163,13 +164,10 @@ def _to_state(model: DurationModel) -> dict[str, Any]:
 def _from_state(state: dict[str, Any]) -> DurationModel:
     features = state["features"]
     bounds = features["bounds"]
-    return DurationModel(
-        FeatureSet(
-            features["name"],
-            tuple(features["terms"]),
-            features["alpha"],
-            (bounds[0], bounds[1]) if bounds else None,
-        ),
-        state["alpha"],
-        state["pipeline"],
+    feature_set = FeatureSet(
+        features["name"],
+        tuple(features["terms"]),
+        tuple(features["alphas"]),
+        (bounds[0], bounds[1]) if bounds else None,
     )
+    return DurationModel.from_pipeline(feature_set, state["alpha"], state["pipeline"])

@@ -97,6 +97,7 @@ def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report
             mlflow.set_tags(_collect_tags(report, directory))
             mlflow.log_artifact(str(directory / REPORT_FILE))
             _log_model(cab, model, report)
+            _log_trials(report, experiment_id)
     except (MlflowException, OSError) as error:
         raise SourceError(
             f"MLflow store {shown} failed: {hide_credentials(str(error))}. Check {URI_VARIABLE}, "
@@ -170,6 +171,15 @@ def _log_model(cab: Cab, model: DurationModel, report: Report) -> None:
         ]
         + [f"mlflow=={mlflow.__version__}"],
     )
+
+
+def _log_trials(report: Report, experiment_id: str) -> None:
+    """A nested run for each alpha that was tried."""
+    for trial in report["trials"]:
+        name = f"alpha {trial['alpha']:g}"
+        with mlflow.start_run(experiment_id=experiment_id, run_name=name, nested=True):
+            mlflow.log_param("alpha", trial["alpha"])
+            mlflow.log_metric("held_out_rmse", trial["rmse"])
 
 
 def _find_experiment(uri: str) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from taxi_duration.errors import DataError, InputError
@@ -15,12 +17,19 @@ from taxi_duration.month import Month
 SHORTEST_MINUTES, LONGEST_MINUTES = 1.0, 60.0
 """Trips from one minute to one hour are kept, both ends included (the course's rule)."""
 
-LARGEST_ZONE = 2**31 - 1
-"""What the TLC's int32 columns can hold; its zones are 1 to 265."""
+LAST_ZONE = 265
+"""Zones are numbered from 1 (TLC taxi zone lookup table)."""
+
+MICROSECONDS = 60_000_000
+"""In a minute; the unit of the times."""
 
 LONG_DISTANCE_MILES = 100.0
 OUTSIDE_CITY_ZONES = (264, 265)
 """Zone 264 is "Unknown", 265 "Outside of NYC" (TLC taxi zone lookup table)."""
+
+Raw = pd.DataFrame | Mapping[str, npt.NDArray[Any]]
+Trips = dict[str, npt.NDArray[Any]]
+"""Columns by our names, one value a trip: lighter than a frame where trips come in chunks."""
 
 
 @dataclass(frozen=True)
@@ -123,42 +132,67 @@ def match_columns(
     return matched
 
 
-def select_columns(raw: pd.DataFrame, wanted: Iterable[str]) -> pd.DataFrame:
+def select_columns(raw: Raw, wanted: Iterable[str]) -> Trips:
     """Take the wanted columns out of raw trips, renamed and with one type each.
 
+    Args:
+        raw: a frame, or a plain mapping of column names to arrays of one length.
+        wanted: our names, keys of `Cab.columns`.
+
     Returns:
-        A frame of `wanted`, same index: times as datetime64[us], zones and miles as float64
-        (a missing zone is NaN until `clean_trips` drops its row).
+        An array for each of `wanted`: times as datetime64[us], miles as float64, zones as
+        integers, or as float64 where a value is missing. The arrays may be those of `raw`.
 
     Raises:
         DataError: a column is absent or does not hold times or numbers.
     """
-    matched = match_columns([str(name) for name in raw.columns], wanted)
-    columns: dict[str, pd.Series] = {}
+    matched = match_columns([str(name) for name in raw], wanted)
+    columns: Trips = {}
     for raw_name, ours in matched.items():
         column = raw[raw_name]
         is_time = ours in ("pickup", "dropoff")
         try:
-            if is_time and pd.api.types.is_numeric_dtype(column):
-                raise TypeError("numbers are not times")
-            columns[ours] = column.astype("datetime64[us]" if is_time else "float64")
+            columns[ours] = _read_times(column) if is_time else _read_numbers(column, ours)
         except (TypeError, ValueError) as error:
             raise DataError(
                 f"column {raw_name} holds {column.dtype}, which cannot be read as "
                 f"{'times' if is_time else 'numbers'}: {error}."
             ) from error
-    return pd.DataFrame(columns)
+    return columns
 
 
-def find_unusable(trips: pd.DataFrame) -> pd.DataFrame:
+def _read_times(column: Any) -> npt.NDArray[np.datetime64]:
+    if column.dtype == "datetime64[us]":
+        return np.asarray(column)
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        raise TypeError("numbers are not times")
+    return pd.Series(column, copy=False).astype("datetime64[us]").to_numpy()
+
+
+def _read_numbers(column: Any, ours: str) -> npt.NDArray[Any]:
+    is_plain = isinstance(column.dtype, np.dtype)
+    if is_plain and ours != "distance_miles" and np.issubdtype(column.dtype, np.integer):
+        return np.asarray(column)
+    if is_plain and column.dtype == np.float64:
+        return np.asarray(column)
+    return pd.Series(column, copy=False).astype("float64").to_numpy()
+
+
+def find_unusable(trips: Trips) -> dict[str, npt.NDArray[np.bool_]]:
     """Mark the values that say nothing: missing, infinite, or a zone that is no whole number."""
-    unusable = trips.isna()
-    for column in trips.columns:
-        if column in ("pickup_zone", "dropoff_zone"):
-            is_whole = trips[column] % 1 == 0
-            unusable[column] |= ~(is_whole & trips[column].between(0, LARGEST_ZONE))
-        elif column == "distance_miles":
-            unusable[column] |= ~np.isfinite(trips[column])
+    return {name: _is_unusable(name, values) for name, values in trips.items()}
+
+
+def _is_unusable(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    if np.issubdtype(values.dtype, np.datetime64):
+        missing: npt.NDArray[np.bool_] = np.isnat(values)
+        return missing
+    if np.issubdtype(values.dtype, np.integer):
+        negative: npt.NDArray[np.bool_] = values < 0
+        return negative
+    unusable: npt.NDArray[np.bool_] = ~np.isfinite(values)
+    if name != "distance_miles":
+        unusable |= (values < 0) | (np.floor(values) != values)
     return unusable
 
 
@@ -183,54 +217,70 @@ class RowFunnel:
             {defect: count + other.noted[defect] for defect, count in self.noted.items()},
         )
 
+    def check(self) -> None:
+        """Refuse a month of which nothing is left.
 
-def clean_trips(raw: pd.DataFrame, month: Month | None = None) -> tuple[pd.DataFrame, RowFunnel]:
-    """Turn one month of raw trips into the trips a model may learn from.
+        Raises:
+            DataError: no row was kept; the message counts what was dropped, and why.
+        """
+        if not self.rows_kept:
+            reasons = ", ".join(f"{n:,} {rule}" for rule, n in self.dropped.items() if n)
+            raise DataError(
+                f"no trip is left of {self.rows_read:,}: {reasons or 'the file has no rows'}."
+            )
+
+
+def clean_trips(raw: Raw, month: Month | None = None) -> tuple[Trips, RowFunnel]:
+    """Turn one month of raw trips, or a part of one, into the trips a model may learn from.
 
     Args:
-        raw: one row a trip, with the columns of `Cab.columns` under the TLC's names.
+        raw: one row a trip, with the columns of `Cab.columns` under the TLC's names; a frame, or
+            a plain mapping of column names to arrays.
         month: the month the file claims; pick-ups outside it are counted (all kept when None).
 
     Returns:
-        The kept trips, one row each, with columns pickup (datetime64[us]), pickup_zone and
-        dropoff_zone (int64), distance_miles and minutes (float64); and the row funnel.
+        The kept trips as arrays of one value a trip: pickup (datetime64[us]), pickup_zone and
+        dropoff_zone (integers from 1 to 265), distance_miles and minutes (float64); and the row
+        funnel, which `RowFunnel.check` refuses when nothing is left.
 
     Raises:
-        DataError: a column is missing or of the wrong type, or no trip is left.
+        DataError: a column is missing or of the wrong type.
     """
-    trips = select_columns(raw, next(iter(CABS.values())).columns)
-    minutes = (trips["dropoff"] - trips["pickup"]).dt.total_seconds() / 60
-    rules = {
-        "required value missing": find_unusable(trips).any(axis=1),
-        "drop-off not after pick-up": minutes <= 0,
-        "shorter than 1 minute": minutes < SHORTEST_MINUTES,
-        "longer than 60 minutes": minutes > LONGEST_MINUTES,
-    }
-    remaining = np.ones(len(trips), dtype=bool)
+    trips = select_columns(raw, CABS["green"].columns)
+    elapsed = trips["dropoff"].view(np.int64) - trips["pickup"].view(np.int64)
+    remaining = np.ones(len(elapsed), dtype=bool)
     dropped: dict[str, int] = {}
-    for rule, broken in rules.items():
-        dropped[rule] = int((remaining & broken).sum())
-        remaining &= ~broken.to_numpy()
-    if not remaining.any():
-        counts = ", ".join(f"{count:,} {rule}" for rule, count in dropped.items() if count)
-        raise DataError(f"no trip is left of {len(trips):,}: {counts or 'the file has no rows'}.")
-    kept = trips[remaining].drop(columns="dropoff").reset_index(drop=True)
-    kept[["pickup_zone", "dropoff_zone"]] = kept[["pickup_zone", "dropoff_zone"]].astype("int64")
-    kept["minutes"] = minutes[remaining].to_numpy()
-    return kept, RowFunnel(len(trips), dropped, len(kept), _note_defects(kept, month))
+
+    def drop(rule: str, *broken: npt.NDArray[np.bool_]) -> None:
+        before = np.count_nonzero(remaining)
+        for rows in broken:
+            np.logical_and(remaining, ~rows, out=remaining)
+        dropped[rule] = int(before - np.count_nonzero(remaining))
+
+    drop("required value missing", *find_unusable(trips).values())
+    zones = trips["pickup_zone"], trips["dropoff_zone"]
+    drop("zone not 1 to 265", *[(zone < 1) | (zone > LAST_ZONE) for zone in zones])
+    drop("drop-off not after pick-up", elapsed <= 0)
+    drop("shorter than 1 minute", elapsed < SHORTEST_MINUTES * MICROSECONDS)
+    drop("longer than 60 minutes", elapsed > LONGEST_MINUTES * MICROSECONDS)
+    rows = np.flatnonzero(remaining)
+    kept = {name: column[rows] for name, column in trips.items() if name != "dropoff"}
+    for zone in ("pickup_zone", "dropoff_zone"):
+        kept[zone] = kept[zone].astype(np.int64, copy=False)
+    kept["minutes"] = elapsed[rows] / MICROSECONDS
+    return kept, RowFunnel(len(elapsed), dropped, len(rows), _note_defects(kept, month))
 
 
-def _note_defects(trips: pd.DataFrame, month: Month | None) -> dict[str, int]:
-    defects = {
-        "zero distance": trips["distance_miles"] == 0,
-        "over 100 miles": trips["distance_miles"] > LONG_DISTANCE_MILES,
-        "zone 264 or 265": trips[["pickup_zone", "dropoff_zone"]]
-        .isin(OUTSIDE_CITY_ZONES)
-        .any(axis=1),
+def _note_defects(trips: Trips, month: Month | None) -> dict[str, int]:
+    miles = trips["distance_miles"]
+    farthest_zone = np.maximum(trips["pickup_zone"], trips["dropoff_zone"])
+    noted = {
+        "zero distance": miles == 0,
+        "over 100 miles": miles > LONG_DISTANCE_MILES,
+        "zone 264 or 265": farthest_zone >= min(OUTSIDE_CITY_ZONES),
     }
-    noted = {defect: int(rows.sum()) for defect, rows in defects.items()}
     if month is not None:
-        start, end = pd.Timestamp(month.first_day), pd.Timestamp(month.next.first_day)
-        inside = (trips["pickup"] >= start) & (trips["pickup"] < end)
-        noted["picked up outside the month"] = int((~inside).sum())
-    return noted
+        start, end = (np.datetime64(day, "us") for day in (month.first_day, month.next.first_day))
+        outside = (trips["pickup"] < start) | (trips["pickup"] >= end)
+        noted["picked up outside the month"] = outside
+    return {defect: int(np.count_nonzero(rows)) for defect, rows in noted.items()}

@@ -366,7 +366,7 @@ def test_help_shows_units_and_defaults(tmp_path: Path) -> None:
         "--cab CAB cab type: green or yellow (default: green)",
         "directory of the months' parquet files (default: data/s3)",
         "--features FEATURES feature set: course or extended (default: extended)",
-        "by default 0 for course, 3 for extended",
+        "by default 0 for course, the best of 1, 3 and 10 for extended",
         "number of months to train on, the last one included (default: 1)",
         "name of the saved S3Bucket block (default: s3-bucket-block)",
         "key prefix of the months in the bucket (default: trip-data)",

@@ -1,17 +1,24 @@
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.feature_extraction import DictVectorizer
+from sklearn.linear_model import LinearRegression, Ridge
 
-from taxi_duration import DataError, InputError, ModelError, train_model
+from taxi_duration import DataError, ModelError, train_model
 from taxi_duration.features import FEATURE_SETS, FeatureSet, make_records
 from taxi_duration.model import DurationModel
 from taxi_duration.month_file import read_trips
-from taxi_duration.trips import clean_trips
+from taxi_duration.tabulation import tabulate
+from taxi_duration.training import fit_window, sum_window
+from taxi_duration.trips import Trips, clean_trips
 from tests.months import FEBRUARY, JANUARY, MARCH
+from tests.strategies import Floats, feature_sets
+from tests.strategies import clean_trips as trip_strategy
 
 
 @pytest.fixture(scope="module", params=list(FEATURE_SETS))
@@ -22,29 +29,6 @@ def model(request: pytest.FixtureRequest) -> DurationModel:
 @pytest.fixture(scope="module")
 def raw() -> pd.DataFrame:
     return read_trips(FEBRUARY).head(2000)
-
-
-# The converged column of the design's ground truth, to its last decimal.
-@pytest.mark.parametrize(
-    ("train", "validation", "rmse", "rows"),
-    [
-        ("2021-01", "2021-02", "7.480827", 61_921),
-        ("2023-01", "2023-02", "6.033847", 62_574),
-        ("2023-02", "2023-03", "6.160602", 69_392),
-    ],
-)
-def test_course_features_give_the_converged_figures(
-    real_data: Path, train: str, validation: str, rmse: str, rows: int
-) -> None:
-    model = train_model([real_data / f"green_tripdata_{train}.parquet"], "course", alpha=0.0)
-    errors = model.evaluate(real_data / f"green_tripdata_{validation}.parquet")
-    assert (f"{errors.rmse:.6f}", errors.rows) == (rmse, rows)
-
-
-def test_extended_features_beat_course_features_on_real_months(real_data: Path) -> None:
-    train, validation = (real_data / f"green_tripdata_2023-0{month}.parquet" for month in (1, 2))
-    rmse = {name: train_model([train], name).evaluate(validation).rmse for name in FEATURE_SETS}
-    assert rmse["extended"] < rmse["course"]
 
 
 @pytest.mark.parametrize(
@@ -66,14 +50,78 @@ def test_several_months_train_together(model: DurationModel) -> None:
     assert both.evaluate(MARCH).rmse < train_model([JANUARY], model.features).evaluate(MARCH).rmse
 
 
+def predict_alone(model: DurationModel, trips: Trips) -> Floats:
+    """What its pipeline says, clipped as the model does."""
+    alone = model.pipeline.predict(make_records(trips, model.features))
+    return alone.clip(*model.features.bounds) if model.features.bounds else alone
+
+
 def test_the_pipeline_alone_predicts_the_same_from_records(
     model: DurationModel, raw: pd.DataFrame
 ) -> None:
     trips, _ = clean_trips(raw)
-    alone = model.pipeline.predict(make_records(trips, model.features))
-    if model.features.bounds:
-        alone = alone.clip(*model.features.bounds)
-    np.testing.assert_allclose(alone, model.predict_clean(trips), rtol=1e-12)
+    np.testing.assert_allclose(
+        predict_alone(model, trips), model.predict_clean(trips), rtol=1e-12, atol=1e-12
+    )
+
+
+def test_the_pipeline_is_plain_scikit_learn(model: DurationModel) -> None:
+    vectorizer, regression = (step for _, step in model.pipeline.steps)
+    assert type(vectorizer) is DictVectorizer
+    assert type(regression) is (Ridge if model.alpha else LinearRegression)
+    assert model.regression is regression
+    assert len(regression.coef_) == len(vectorizer.feature_names_) == model.columns
+    assert np.isfinite(regression.coef_).all()
+
+
+def test_the_columns_are_those_of_a_vectorizer_fitted_to_the_records(model: DurationModel) -> None:
+    trips, _ = clean_trips(read_trips(JANUARY))
+    theirs = DictVectorizer().fit(make_records(trips, model.features))
+    ours = model.pipeline.named_steps["vectorizer"]
+    assert ours.feature_names_ == theirs.feature_names_
+    assert ours.vocabulary_ == theirs.vocabulary_
+
+
+@settings(deadline=None, max_examples=40)
+@given(trip_strategy(is_bounded=True), trip_strategy(), feature_sets())
+def test_any_feature_set_predicts_what_its_pipeline_does(
+    train: Trips, others: Trips, features: FeatureSet
+) -> None:
+    window = sum_window(features, [lambda: tabulate([train], features)])
+    model = fit_window(window, 1.0).model
+    theirs = DictVectorizer().fit(make_records(train, features))
+    assume(theirs.feature_names_)  # scikit-learn predicts nothing from no feature at all
+    assert model.pipeline.named_steps["vectorizer"].feature_names_ == theirs.feature_names_
+    records = make_records(others, features)
+    sizes = np.abs(model.regression.coef_)
+    scale = abs(model.intercept) + np.abs(theirs.transform(records)) @ sizes
+    error = np.abs(model.predict_clean(others) - model.pipeline.predict(records))
+    assert (error <= 1e-12 * scale).all()
+
+
+def assert_same(ours: DurationModel, theirs: DurationModel) -> None:
+    assert (ours.features, ours.alpha) == (theirs.features, theirs.alpha)
+    assert ours.intercept == theirs.intercept
+    assert list(ours.coefficients) == list(theirs.coefficients)
+    for term, coefficients in ours.coefficients.items():
+        np.testing.assert_array_equal(coefficients, theirs.coefficients[term])
+
+
+def test_a_model_is_what_its_pipeline_makes(model: DurationModel, raw: pd.DataFrame) -> None:
+    made = DurationModel.from_pipeline(model.features, model.alpha, model.pipeline)
+    assert_same(made, model)
+    np.testing.assert_array_equal(made.predict(raw), model.predict(raw))
+
+
+def test_a_pickled_model_is_small_and_the_same(model: DurationModel, raw: pd.DataFrame) -> None:
+    before = model.predict(raw)  # after this it holds what is made at the first prediction
+    assert model.pipeline is model.pipeline
+    assert {*model.__getstate__()} == {"features", "alpha", "intercept", "coefficients"}
+    pickled = pickle.dumps(model)
+    assert len(pickled) < 2_000_000
+    restored = pickle.loads(pickled)
+    assert_same(restored, model)
+    np.testing.assert_array_equal(restored.predict(raw), before)
 
 
 def test_predictions_follow_the_rows_they_are_for(model: DurationModel, raw: pd.DataFrame) -> None:
@@ -94,7 +142,21 @@ def test_only_the_columns_a_feature_set_needs_are_asked_for(raw: pd.DataFrame) -
 
 def test_zones_never_seen_are_predicted(model: DurationModel, raw: pd.DataFrame) -> None:
     elsewhere = raw.assign(PULocationID=999, DOLocationID=998)
+    trips, _ = clean_trips(raw)
+    zeros = np.zeros(len(trips["minutes"]), dtype=np.int64)
+    nowhere = {**trips, "pickup_zone": zeros + 999, "dropoff_zone": zeros + 998}
     assert np.isfinite(model.predict(elsewhere)).all()
+    np.testing.assert_allclose(predict_alone(model, nowhere), model.predict_clean(nowhere))
+    also = {**nowhere, "pickup_zone": zeros, "dropoff_zone": zeros - 1}
+    np.testing.assert_array_equal(model.predict_clean(also), model.predict_clean(nowhere))
+
+
+def test_a_pair_never_seen_gets_the_intercept_and_its_distance(raw: pd.DataFrame) -> None:
+    model = train_model([JANUARY], "course")
+    predicted = model.predict(raw.assign(PULocationID=1, DOLocationID=2, trip_distance=2.5))
+    assert np.isnan(model.coefficients["PU_DO"][1 * 266 + 2])
+    slope = model.coefficients["trip_distance"][0]
+    np.testing.assert_allclose(predicted, model.intercept + 2.5 * slope, rtol=1e-12)
 
 
 def test_no_trips_no_predictions(model: DurationModel, raw: pd.DataFrame) -> None:
@@ -130,41 +192,27 @@ def test_a_value_that_cannot_be_used_is_counted(
         model.predict(broken)
 
 
-def test_no_trip_is_longer_than_thirty_miles_to_extended_features(raw: pd.DataFrame) -> None:
-    far, farther = (EXTENDED.predict(raw.assign(trip_distance=miles)) for miles in (30.0, 40.0))
-    np.testing.assert_array_equal(far, farther)
-
-
-def test_a_file_that_claims_too_many_rows_is_not_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_distance_beyond_fifty_miles_counts_as_none_to_extended_features(
+    raw: pd.DataFrame,
 ) -> None:
-    monkeypatch.setattr("taxi_duration.month_file.MAX_ROWS", 19_599)
-    with pytest.raises(DataError, match=r"claims 19,600 rows; a month has at most 19,599"):
-        train_model([JANUARY])
+    none, far, farther = (EXTENDED.predict(raw.assign(trip_distance=m)) for m in (0, 50.01, 3e5))
+    np.testing.assert_array_equal(far, none)
+    np.testing.assert_array_equal(farther, none)
+    assert (EXTENDED.predict(raw.assign(trip_distance=50.0)) != none).any()
 
 
-@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf"), True])
-def test_a_penalty_is_finite_and_not_negative(alpha: float) -> None:
-    with pytest.raises(InputError, match=rf"alpha {alpha} is not a penalty: give a finite number"):
-        train_model([JANUARY], alpha=alpha)
+def test_predictions_are_clipped_at_both_bounds(raw: pd.DataFrame) -> None:
+    window = sum_window(
+        FeatureSet("narrow", ("miles",), bounds=(11.0, 12.0)),
+        [lambda: tabulate([clean_trips(raw)[0]], FeatureSet("narrow", ("miles",)))],
+    )
+    model = fit_window(window).model
+    near, far = (model.predict(raw.assign(trip_distance=miles)) for miles in (0.01, 29.0))
+    assert ({*near}, {*far}) == ({11.0}, {12.0})
 
 
-def test_paths_are_a_list_and_exist(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"paths is empty: give at least one month's file"):
-        train_model([])
-    with pytest.raises(InputError, match=r"paths is the single path .*: give a list of paths"):
-        train_model(JANUARY)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"absent.parquet does not exist: give the path of a month"):
-        train_model([tmp_path / "absent.parquet"])
-
-
-def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "page.parquet"
-    path.write_text("<html>not yet</html>")
-    with pytest.raises(DataError, match=r"page.parquet is not a parquet file: .* fetch it again"):
-        train_model([path])
-
-
-def test_a_feature_set_of_ones_own_trains() -> None:
-    mine = FeatureSet("mine", ("PU", "miles", "root_miles*DO"), alpha=1.0)
-    assert train_model([JANUARY], mine).evaluate(FEBRUARY).rmse < 10
+@pytest.mark.parametrize("terms", [("PU",), ("DO", "miles"), ("near*PU", "near*day_hour")])
+def test_a_zone_that_no_term_needs_may_be_absent(terms: tuple[str, ...], raw: pd.DataFrame) -> None:
+    model = train_model([JANUARY], FeatureSet("mine", terms, alphas=(1.0,)))
+    absent = "PULocationID" if "DO" in terms else "DOLocationID"
+    np.testing.assert_array_equal(model.predict(raw.drop(columns=absent)), model.predict(raw))

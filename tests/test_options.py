@@ -5,7 +5,6 @@ import pytest
 
 from taxi_duration.cache import check_writable
 from taxi_duration.errors import DataError, InputError
-from taxi_duration.features import FEATURE_SETS
 from taxi_duration.month import Month
 from taxi_duration.options import LocalOptions, S3Options, make_plan, read_options
 from taxi_duration.tlc import check_months
@@ -85,9 +84,8 @@ def test_by_default_validation_is_the_newest_published_month(
     assert plan_for(today) == months
 
 
-def test_the_penalty_is_the_feature_sets_unless_given() -> None:
-    assert make_plan(LocalOptions(), TODAY).alpha == FEATURE_SETS["extended"].alpha
-    assert make_plan(LocalOptions(features="course"), TODAY).alpha == 0.0
+def test_the_penalty_is_left_to_the_feature_set_unless_given() -> None:
+    assert make_plan(LocalOptions(), TODAY).alpha is None
     assert make_plan(LocalOptions(alpha=0.0), TODAY).alpha == 0.0
 
 

@@ -1,21 +1,25 @@
+from dataclasses import replace
+
 import pytest
 
 from taxi_duration.evaluation import Evaluation
-from taxi_duration.model import train_model
 from taxi_duration.month import Month
 from taxi_duration.report import Report, build_report, collect_metrics, render_markdown
+from taxi_duration.training import Trial
 from taxi_duration.trips import RowFunnel
 from tests.months import JANUARY
+from tests.trained import train_on
+
+TRIALS = (Trial(0.0, 5.25), Trial(2.0, 5.5))
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
     return build_report(
         cab="green",
-        model=train_model([JANUARY], "course"),
+        training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
         train_months=[Month(2022, 12), Month(2023, 1)],
         train_funnel=RowFunnel(1200, {"shorter than 1 minute": 200}, 1000, {"zero distance": 7}),
-        train=Evaluation(rmse=4.0, mae=3.0, rows=1000),
         validation_month=Month(2023, 2),
         validation_funnel=RowFunnel(600, {"shorter than 1 minute": 50}, 550, {"zero distance": 3}),
         validation=Evaluation(rmse=6.0, mae=4.0, rows=550),
@@ -36,6 +40,7 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
         assert (report[part]["rows_read"], report[part]["rows_kept"]) == (read, kept)
         assert report[part]["rmse"] == rmse
     assert report["validation"]["mae"] == 4.0
+    assert report["trials"] == [{"alpha": 0.0, "rmse": 5.25}, {"alpha": 2.0, "rmse": 5.5}]
     assert report["baselines"]["mean"]["rmse"] == 12.0
     assert report["baselines"]["zone_pair_median"]["rmse"] == 5.0
     assert list(report["inputs"].values()) == ["ab", "cd"]
@@ -45,7 +50,6 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
 def test_metrics_are_the_reports_figures(report: Report) -> None:
     assert collect_metrics(report) == {
         "train_rmse": 4.0,
-        "train_mae": 3.0,
         "train_rows_read": 1200.0,
         "train_rows_kept": 1000.0,
         "validation_rmse": 6.0,
@@ -59,6 +63,10 @@ def test_metrics_are_the_reports_figures(report: Report) -> None:
 
 def test_the_markdown_compares_and_links(report: Report) -> None:
     lines = render_markdown(report, "[abc](http://127.0.0.1:5000/#/x)", "models/x").splitlines()
+    assert (
+        "RMSE **6.0000 minutes** on 2023-02 (alpha 0, chosen inside the training window: "
+        "5.2500 with 0, 5.5000 with 2; training RMSE 4.0000, validation MAE 4.0000)." in lines
+    )
     assert lines[0] == "# Duration model: green, trained on 2022-12, 2023-01"
     assert "| **linear regression, course features** | 6.0000 |  |" in lines
     assert "| zone-pair median | 5.0000 | 20.0% higher |" in lines
@@ -78,3 +86,8 @@ def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
     for block in render_markdown(report, "x", "y").split("\n\n"):
         rows = [line.count(" | ") for line in block.splitlines() if line.startswith("|")]
         assert len(set(rows)) <= 1
+
+
+def test_without_trials_none_are_told(report: Report) -> None:
+    alone = {**report, "trials": []}
+    assert "(alpha 0; training RMSE 4.0000" in render_markdown(alone, "x", "y")

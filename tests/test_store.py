@@ -8,31 +8,32 @@ import numpy as np
 import pytest
 import skops.io
 
-from taxi_duration import DurationModel, ModelError, load_model, train_model
+from taxi_duration import ModelError, load_model
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FEATURE_SETS
 from taxi_duration.month import Month
 from taxi_duration.month_file import hash_file, read_trips
 from taxi_duration.report import Report, build_report
 from taxi_duration.store import load_report, save_model
+from taxi_duration.training import Training
 from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY, JANUARY
+from tests.trained import train_on
 
 
 @pytest.fixture(scope="module", params=list(FEATURE_SETS))
-def model(request: pytest.FixtureRequest) -> DurationModel:
-    return train_model([JANUARY], features=request.param)
+def trained(request: pytest.FixtureRequest) -> Training:
+    return train_on(JANUARY, request.param)
 
 
-def make_report(model: DurationModel, sha256: str = "ab") -> Report:
+def make_report(training: Training, sha256: str = "ab") -> Report:
     _, funnel = clean_trips(read_trips(FEBRUARY), Month(2025, 2))
     errors = Evaluation(rmse=5.5, mae=4.0, rows=funnel.rows_kept)
     return build_report(
         cab="green",
-        model=model,
+        training=training,
         train_months=[Month(2025, 1)],
         train_funnel=funnel,
-        train=errors,
         validation_month=Month(2025, 2),
         validation_funnel=funnel,
         validation=errors,
@@ -41,22 +42,20 @@ def make_report(model: DurationModel, sha256: str = "ab") -> Report:
     )
 
 
-def test_a_loaded_model_predicts_what_the_saved_one_did(
-    model: DurationModel, tmp_path: Path
-) -> None:
+def test_a_loaded_model_predicts_what_the_saved_one_did(trained: Training, tmp_path: Path) -> None:
     raw = read_trips(FEBRUARY)
-    loaded = load_model(save_model(tmp_path, model, make_report(model)))
-    np.testing.assert_array_equal(loaded.predict(raw), model.predict(raw))
-    assert loaded.features == model.features
+    loaded = load_model(save_model(tmp_path, trained.model, make_report(trained)))
+    np.testing.assert_array_equal(loaded.predict(raw), trained.model.predict(raw))
+    assert loaded.features == trained.model.features
 
 
-def test_the_file_is_plain_scikit_learn(model: DurationModel, tmp_path: Path) -> None:
-    path = save_model(tmp_path, model, make_report(model)) / "model.skops"
+def test_the_file_is_plain_scikit_learn(trained: Training, tmp_path: Path) -> None:
+    path = save_model(tmp_path, trained.model, make_report(trained)) / "model.skops"
     assert skops.io.get_untrusted_types(file=path) == []
 
 
-def test_the_directory_is_named_by_month_and_identity(model: DurationModel, tmp_path: Path) -> None:
-    directory = save_model(tmp_path, model, make_report(model))
+def test_the_directory_is_named_by_month_and_identity(trained: Training, tmp_path: Path) -> None:
+    directory = save_model(tmp_path, trained.model, make_report(trained))
     assert directory.parent == tmp_path / "green"
     assert directory.name.startswith("2025-01-")
     assert sorted(path.name for path in directory.iterdir()) == [
@@ -67,47 +66,47 @@ def test_the_directory_is_named_by_month_and_identity(model: DurationModel, tmp_
 
 
 def test_equal_inputs_give_the_same_directory_and_other_inputs_another(
-    model: DurationModel, tmp_path: Path
+    trained: Training, tmp_path: Path
 ) -> None:
-    first = save_model(tmp_path, model, make_report(model))
+    first = save_model(tmp_path, trained.model, make_report(trained))
     written = (first / "model.skops").stat().st_mtime_ns
-    assert save_model(tmp_path, model, make_report(model)) == first
+    assert save_model(tmp_path, trained.model, make_report(trained)) == first
     assert (first / "model.skops").stat().st_mtime_ns == written
-    assert save_model(tmp_path, model, make_report(model, sha256="cd")) != first
+    assert save_model(tmp_path, trained.model, make_report(trained, sha256="cd")) != first
     assert len(list((tmp_path / "green").iterdir())) == 2
 
 
 def test_other_versions_and_other_figures_are_not_taken_for_the_same(tmp_path: Path) -> None:
-    model = train_model([JANUARY], features="course")
-    report = make_report(model)
-    first = save_model(tmp_path, model, report)
+    trained = train_on(JANUARY, "course")
+    report = make_report(trained)
+    first = save_model(tmp_path, trained.model, report)
     other_version = {**report, "versions": {**report["versions"], "numpy": "0"}}
-    assert save_model(tmp_path, model, other_version) != first
+    assert save_model(tmp_path, trained.model, other_version) != first
     # As after a correction of this package's own code: same inputs, another result.
     corrected = {**report, "alpha": report["alpha"], "train": {**report["train"], "rmse": 1.0}}
-    assert save_model(tmp_path, model, corrected) == first
+    assert save_model(tmp_path, trained.model, corrected) == first
     assert load_report(first) == corrected
 
 
-def test_a_damaged_directory_is_written_anew(model: DurationModel, tmp_path: Path) -> None:
-    directory = save_model(tmp_path, model, make_report(model))
+def test_a_damaged_directory_is_written_anew(trained: Training, tmp_path: Path) -> None:
+    directory = save_model(tmp_path, trained.model, make_report(trained))
     (directory / "manifest.json").unlink()
-    assert save_model(tmp_path, model, make_report(model)) == directory
+    assert save_model(tmp_path, trained.model, make_report(trained)) == directory
     load_model(directory)
     assert list((tmp_path / "green").iterdir()) == [directory]
 
 
-def test_the_report_round_trips(model: DurationModel, tmp_path: Path) -> None:
-    report = make_report(model)
-    assert load_report(save_model(tmp_path, model, report)) == report
+def test_the_report_round_trips(trained: Training, tmp_path: Path) -> None:
+    report = make_report(trained)
+    assert load_report(save_model(tmp_path, trained.model, report)) == report
 
 
 def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
-    model = train_model([JANUARY], features="course")
-    report = make_report(model)
+    trained = train_on(JANUARY, "course")
+    report = make_report(trained)
     report["validation"]["rmse"] = float("nan")
     with pytest.raises(ValueError, match="not JSON compliant"):
-        save_model(tmp_path, model, report)
+        save_model(tmp_path, trained.model, report)
     assert list((tmp_path / "green").iterdir()) == []
 
 
@@ -134,14 +133,14 @@ def raise_the_format(directory: Path) -> None:
         (remove("model.skops"), "model.skops is missing or not what was written: restore it or"),
         (remove("report.json"), "report.json is missing or not what was written"),
         (flip_a_byte, "model.skops is missing or not what was written"),
-        (raise_the_format, "has format 99; this version reads 1: train the model again."),
+        (raise_the_format, "has format 99; this version reads 2: train the model again."),
     ],
 )
 def test_a_directory_that_is_not_whole_is_refused(
     tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
-    model = train_model([JANUARY], features="course")
-    directory = save_model(tmp_path, model, make_report(model))
+    trained = train_on(JANUARY, "course")
+    directory = save_model(tmp_path, trained.model, make_report(trained))
     damage(directory)
     with pytest.raises(ModelError) as raised:
         load_model(directory)
@@ -154,8 +153,8 @@ def test_no_model_directory_at_all_is_named(tmp_path: Path) -> None:
 
 
 def test_an_artifact_that_is_a_pickle_is_not_run(tmp_path: Path) -> None:
-    model = train_model([JANUARY], features="course")
-    directory = save_model(tmp_path, model, make_report(model))
+    trained = train_on(JANUARY, "course")
+    directory = save_model(tmp_path, trained.model, make_report(trained))
     marker = tmp_path / "marker"
     (directory / "model.skops").write_bytes(pickle.dumps(Touch(marker)))
     manifest = json.loads((directory / "manifest.json").read_text())
@@ -177,12 +176,12 @@ class Touch:
 
 
 def test_two_may_save_the_same_run_at_once(tmp_path: Path) -> None:
-    model = train_model([JANUARY], features="course")
-    report = make_report(model)
+    trained = train_on(JANUARY, "course")
+    report = make_report(trained)
     with ThreadPoolExecutor(4) as pool:
         for attempt in range(5):
             models = tmp_path / str(attempt)
-            jobs = [pool.submit(save_model, models, model, report) for _ in range(4)]
+            jobs = [pool.submit(save_model, models, trained.model, report) for _ in range(4)]
             (directory,) = {job.result() for job in jobs}
             load_model(directory)
             assert [*directory.parent.iterdir()] == [directory]

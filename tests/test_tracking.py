@@ -10,7 +10,7 @@ import pytest
 from mlflow.entities import Run as MlflowRun
 from mlflow.models import Model
 
-from taxi_duration import SourceError, load_model, train_model
+from taxi_duration import SourceError, load_model
 from taxi_duration.report import collect_metrics
 from taxi_duration.store import load_report, save_model
 from taxi_duration.tracking import EXPERIMENT, log_training
@@ -20,6 +20,7 @@ from tests.months import JANUARY
 from tests.runs import Run
 from tests.servers import make_environment
 from tests.test_store import make_report
+from tests.trained import train_on
 
 COURSE_2021 = ("--year", "2021", "--month", "1", "--features", "course")
 PREDICT_FROM_A_STORE = """
@@ -80,6 +81,21 @@ def test_run_has_parameters_and_metrics(run: Run, tracked: MlflowRun) -> None:
     }
     assert tracked.data.metrics == collect_metrics(run.report)
     assert tracked.data.metrics["validation_rmse"] == run.report["validation"]["rmse"]
+
+
+def test_each_alpha_tried_is_a_run_inside_the_training_run(
+    train_on_real_months: Callable[..., Run],
+) -> None:
+    run = train_on_real_months("--year", "2023", "--month", "1")
+    runs = read_runs(store_of(run))
+    (parent,) = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    trials = [each for each in runs if each is not parent]
+    assert {each.data.tags["mlflow.parentRunId"] for each in trials} == {parent.info.run_id}
+    assert {each.info.status for each in trials} == {"FINISHED"}
+    tried = {float(t.data.params["alpha"]): t.data.metrics["held_out_rmse"] for t in trials}
+    assert tried == {trial["alpha"]: trial["rmse"] for trial in run.report["trials"]}
+    assert len(tried) == 3
+    assert float(parent.data.params["alpha"]) == min(tried, key=lambda alpha: tried[alpha])
 
 
 def test_run_is_tagged_with_its_inputs_and_code(run: Run, tracked: MlflowRun) -> None:
@@ -178,8 +194,8 @@ def test_a_password_in_the_address_is_not_repeated(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:MLSECRET@127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    model = train_model([JANUARY], features="course")
-    report = make_report(model)
+    trained = train_on(JANUARY, "course")
+    model, report = trained.model, make_report(trained)
     with pytest.raises(SourceError, match=r"MLflow store http://127.0.0.1:9 failed: ") as caught:
         log_training(CABS["green"], model, save_model(tmp_path, model, report), report)
     assert "MLSECRET" not in str(caught.value)

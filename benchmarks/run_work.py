@@ -1,0 +1,31 @@
+"""Print, as JSON, what the one flow run in the stores of a working directory was made of.
+
+A process of its own, since it starts Prefect's embedded server, which ends with it.
+"""
+
+import json
+
+import mlflow
+from prefect.client.orchestration import get_client
+
+
+def read_work() -> dict[str, object]:
+    """How many tasks it had, its artifact, and its MLflow parameters and metrics."""
+    with get_client(sync_client=True) as client:
+        tasks = client.read_task_runs()
+        artifacts = client.read_artifacts()
+    store = mlflow.MlflowClient("sqlite:///mlflow.db")
+    runs = store.search_runs([each.experiment_id for each in store.search_experiments()])
+    # Runs within the run, if there are any, are part of what a bare flow need not do.
+    (run,) = (each for each in runs if "mlflow.parentRunId" not in each.data.tags)
+    (markdown,) = (each.data for each in artifacts if each.type == "markdown")
+    return {
+        "tasks": len(tasks),
+        "markdown": markdown,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(read_work()))

@@ -1,0 +1,223 @@
+"""A month's file reduced to all that training needs of it, once; kept on disk if asked.
+
+What is kept is named by the file's bytes and by everything else it follows from: the terms, the
+month, and the code that computes it. So a rolling window reads one new file a month.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from taxi_duration.encoding import HOURS, PAIRS, ZONES, Floats
+from taxi_duration.errors import InputError
+from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_keys
+from taxi_duration.features import FeatureSet
+from taxi_duration.month import Month
+from taxi_duration.month_file import check_footer, flush_to_disk, hash_file, reduce_trips
+from taxi_duration.tables import Layout, Tables
+from taxi_duration.tabulation import tabulate
+from taxi_duration.trips import Cab, RowFunnel, Trips
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class MonthSums:
+    """What is left of a month: its tables (see `tabulate`), its row funnel, and its medians."""
+
+    tables: list[Tables]
+    funnel: RowFunnel
+    medians: ZonePairMedians | None = None
+
+
+@dataclass(frozen=True)
+class KeptMonth:
+    """A month's sums, the file they are kept in, and whether they were there before."""
+
+    path: Path
+    sums: MonthSums
+    was_there: bool
+
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a damaged file of sums may raise."""
+
+
+def reduce_month(
+    path: str | Path,
+    feature_set: FeatureSet,
+    cab: Cab | None = None,
+    month: Month | None = None,
+    *,
+    with_medians: bool = False,
+) -> MonthSums:
+    """Read a month's file once, in chunks, and reduce it.
+
+    Raises:
+        DataError: as `reduce_trips`.
+    """
+
+    def reduce(chunks: Iterator[Trips]) -> tuple[list[Tables], list[Keys]]:
+        keys: list[Keys] = []
+
+        def noted() -> Iterator[Trips]:
+            for chunk in chunks:
+                if with_medians:
+                    keys.append(make_keys(chunk))
+                yield chunk
+
+        return tabulate(noted(), feature_set), keys
+
+    lanes, funnel = reduce_trips(path, reduce, cab, month)
+    first, *others = [tables for tables, _ in lanes]
+    for lane in others:
+        first = [a + b for a, b in zip(first, lane, strict=True)]
+    keys = [chunk for _, lane in lanes for chunk in lane]
+    return MonthSums(first, funnel, find_medians(np.concatenate(keys)) if keys else None)
+
+
+def recall_month(
+    directory: Path,
+    path: str | Path,
+    feature_set: FeatureSet,
+    cab: Cab | None = None,
+    month: Month | None = None,
+    *,
+    sha256: str | None = None,
+    with_medians: bool = False,
+) -> KeptMonth:
+    """Have a month's sums kept in a directory: those that are there already, or new ones.
+
+    Args:
+        sha256: of the file, when it is known; else the file is hashed.
+
+    Raises:
+        InputError: nothing can be written in the directory.
+        DataError: as `reduce_trips`.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"sums directory {directory} is a file: give a directory.")
+    if sha256 is None:
+        check_footer(Path(path), cab)
+        sha256 = hash_file(Path(path))
+    identity = {
+        "file": sha256,
+        "terms": feature_set.terms,
+        "parts": Layout(feature_set).parts,
+        "cab": cab.name if cab else None,
+        "month": str(month),
+        "medians": with_medians,
+        "code": identify_code(),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    kept = directory / f"{month or Path(path).stem}-{digest[:16]}.npz"
+    try:
+        return KeptMonth(kept, load_sums(kept, feature_set), was_there=True)
+    except UNREADABLE:
+        pass
+    sums = reduce_month(path, feature_set, cab, month, with_medians=with_medians)
+    try:
+        save_sums(kept, sums)
+    except OSError as error:
+        raise InputError(
+            f"sums directory {directory} takes no file ({error.strerror or error}): give another."
+        ) from error
+    return KeptMonth(kept, sums, was_there=False)
+
+
+@cache
+def identify_code() -> str:
+    """A digest of this package's source, and of the libraries that it computes with."""
+    versions = [version(name) for name in ("numpy", "scipy", "pandas", "pyarrow")]
+    digest = hashlib.sha256(" ".join(versions).encode())
+    for source in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def save_sums(path: Path, sums: MonthSums) -> None:
+    """Write a month's sums, whole or not at all; rows of tables without trips are left out."""
+    arrays: Arrays = {"funnel": np.array(json.dumps(asdict(sums.funnel)))}
+    if sums.medians:
+        arrays["medians"] = sums.medians.minutes
+    for part, tables in enumerate(sums.tables):
+        arrays[f"{part}.squares"] = np.array(tables.minutes_squares)
+        for name in ("pairs", "pickup_hours", "dropoff_hours"):
+            table = getattr(tables, name)
+            rows = np.flatnonzero(table.any(axis=(0, 2)))
+            arrays[f"{part}.{name}.rows"] = rows.astype(np.int32)
+            arrays[f"{part}.{name}"] = table[:, rows]
+        for place, crossed in enumerate(tables.crossed):
+            entries = crossed.tocoo()
+            arrays[f"{part}.crossed.{place}.rows"] = entries.row.astype(np.int32)
+            arrays[f"{part}.crossed.{place}.columns"] = entries.col.astype(np.int16)
+            arrays[f"{part}.crossed.{place}"] = entries.data
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+        written = Path(scratch, path.name)
+        np.savez(written, allow_pickle=False, **arrays)
+        flush_to_disk(written)
+        written.replace(path)
+
+
+def load_sums(path: Path, feature_set: FeatureSet) -> MonthSums:
+    """Read what `save_sums` wrote for the same feature set.
+
+    Raises:
+        one of `UNREADABLE`: the file is absent or damaged; its checksums are verified.
+    """
+    layout = Layout(feature_set)
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        tables = [
+            Tables(
+                layout,
+                float(arrays[f"{part}.squares"]),
+                _spread(arrays, f"{part}.pairs", PAIRS),
+                _spread(arrays, f"{part}.pickup_hours", ZONES * HOURS),
+                _spread(arrays, f"{part}.dropoff_hours", ZONES * HOURS),
+                tuple(
+                    _fill(arrays, f"{part}.crossed.{place}", (layout.levels, term.level.size))
+                    for place, term in enumerate(layout.hour_terms)
+                    if term.level
+                ),
+            )
+            for part in range(layout.parts)
+        ]
+        medians = ZonePairMedians(arrays["medians"]) if "medians" in arrays else None
+        return MonthSums(tables, RowFunnel(**json.loads(str(arrays["funnel"]))), medians)
+
+
+def _spread(arrays: Mapping[str, npt.NDArray[Any]], name: str, height: int) -> Floats:
+    kept = arrays[name]
+    table = np.zeros((kept.shape[0], height, kept.shape[2]))
+    table[:, arrays[f"{name}.rows"]] = kept
+    return table
+
+
+def _fill(
+    arrays: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, int]
+) -> sparse.csr_matrix:
+    places = arrays[f"{name}.rows"], arrays[f"{name}.columns"].astype(np.int32)
+    return sparse.csr_matrix((arrays[name], places), shape)
