@@ -33,6 +33,7 @@ def draw_growth(by_rows: Sequence[Curve], by_months: Sequence[Curve], path: Path
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator
 
     figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained", facecolor="white")
     for column, (curves, unit) in enumerate(
@@ -44,10 +45,12 @@ def draw_growth(by_rows: Sequence[Curve], by_months: Sequence[Curve], path: Path
             style = {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.5}
             seconds.plot(curve.sizes, curve.seconds, label=curve.way.replace("`", ""), **style)
             memory.plot(curve.sizes, [mib / 1024 for mib in curve.peak_mib], **style)
+        memory.set_ylim(0.1, 5)
         for axis, quantity in ((seconds, "seconds"), (memory, "peak memory, GiB")):
             axis.set(xlabel=unit, ylabel=quantity, xscale="log", yscale="log")
             sizes = sorted({size for curve in curves for size in curve.sizes})
             axis.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.minorticks_off()
             axis.yaxis.set_major_formatter("{x:g}")
             axis.grid(visible=True, color="#dddddd", linewidth=0.6)

@@ -81,7 +81,7 @@ def train_model(
 ) -> DurationModel:
     """Train on the trips of one or more month files together.
 
-    Each file is read once, in chunks, and memory does not grow with their number.
+    Each file is read once, in chunks, and memory hardly grows with their number.
 
     Args:
         paths: parquet files as the TLC publishes them, the latest month last.
