@@ -69,7 +69,7 @@ def test_the_markdown_compares_and_links(report: Report) -> None:
     )
     assert lines[0] == "# Duration model: green, trained on 2022-12, 2023-01"
     assert "| **linear regression, course features** | 6.0000 |  |" in lines
-    assert "| zone-pair median | 5.0000 | 20.0% higher |" in lines
+    assert "| zone-pair median of 2023-01 | 5.0000 | 20.0% higher |" in lines
     assert "| training mean | 12.0000 | 50.0% lower |" in lines
     assert "| read | 1,200 | 600 |" in lines
     assert "| dropped: shorter than 1 minute | 200 | 50 |" in lines
