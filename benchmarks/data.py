@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from benchmarks.measure import SAMPLE, note
+from benchmarks.measure import ROOT, SAMPLE, note
 
 FIRST_YEAR = 2023
-GENERATOR = Path(__file__).with_name("months.py")
+GENERATORS = (Path(__file__).with_name("months.py"), ROOT / "data" / "make_sample.py")
 REAL_NAME = "green_tripdata_{}.parquet"
 SAMPLE_NAME = "synthetic_green_tripdata_{}.parquet"
 REAL_MONTHS = ("2021-01", "2021-02", *(f"2023-0{month}" for month in range(1, 7)))
@@ -81,7 +81,8 @@ class Data:
     def make_yellow(self, wanted: Sequence[tuple[str, int]]) -> list[Path]:
         """Generated yellow months of so many rows, made two at a time unless they are there."""
         # Months of another generator are other months, whatever their names.
-        generator = hashlib.sha256(GENERATOR.read_bytes()).hexdigest()[:8]
+        sources = b"".join(source.read_bytes() for source in GENERATORS)
+        generator = hashlib.sha256(sources).hexdigest()[:8]
         paths = [
             self.directory / f"{generator}-{rows}" / f"synthetic_yellow_tripdata_{month}.parquet"
             for month, rows in wanted

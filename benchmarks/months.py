@@ -25,11 +25,22 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Floats = npt.NDArray[np.float64]
-Columns = dict[str, npt.NDArray[Any]]
+from data import make_sample
+from data.make_sample import (
+    F64,
+    I32,
+    I64,
+    TEXT,
+    TIME,
+    ZONES,
+    Columns,
+    Floats,
+    choose_rows,
+    hour_of_week,
+    spoil_trips,
+)
 
 SEED = 2026
-ZONES = 265
 ROWS_A_GROUP = 2**20
 DEFECTS = {
     "other_month": 0.0004,
@@ -44,8 +55,6 @@ DEFECTS = {
 FARTHEST_MILES = 278_990.0
 UNMETERED = 0.03  # share of rows for which a meter's columns are null
 METER = ("passenger_count", "RatecodeID", "store_and_fwd_flag", "congestion_surcharge")
-I32, I64, F64 = pa.int32(), pa.int64(), pa.float64()
-TIME, TEXT = pa.timestamp("us"), pa.large_string()
 # fmt: off
 TYPES = {  # the TLC's yellow schema of 2023 and 2024, in its order
     "VendorID": I32, "tpep_pickup_datetime": TIME, "tpep_dropoff_datetime": TIME,
@@ -59,16 +68,10 @@ TYPES = {  # the TLC's yellow schema of 2023 and 2024, in its order
 
 
 @dataclass(frozen=True)
-class City:
-    """What the months share. Arrays are by zone, except `miles`, which is by zone pair."""
+class City(make_sample.City):
+    """The sample's kind of city, with zones that are not equally crowded."""
 
-    miles: Floats
-    pickups: Floats  # relative popularity, heavy-tailed
-    dropoffs: Floats
-    season: Floats  # the time of year a zone is liked best, as a share of a year
-    slowness: Floats  # factor on the time a mile takes
     crowding: Floats  # share of its speed that a zone loses when the week is at its busiest
-    wait: Floats  # seconds a trip loses at this end
 
 
 @cache
@@ -97,11 +100,6 @@ def busyness() -> Floats:
     weekend = 0.2 + 0.8 * np.exp(-(((hour - 20) / 6) ** 2)) + 0.5 * (hour < 3)
     week: Floats = np.concatenate([np.tile(weekday, 5), np.tile(weekend, 2)])
     return week / float(week.max())
-
-
-def hour_of_week(when: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """0 on a Monday at midnight; the epoch was a Thursday."""
-    return (when.astype("M8[h]").astype(np.int64) + 72) % 168
 
 
 def draw_pickups(
@@ -142,13 +140,7 @@ def plant_defects(trips: Columns, month: str, rng: np.random.Generator) -> Colum
     """The same trips with DEFECTS in rows chosen at random, at least three of each."""
     pickup, miles, seconds = (trips[c].copy() for c in ("pickup", "miles", "seconds"))
     size = {name: max(3, round(share * len(pickup))) for name, share in DEFECTS.items()}
-    # A pair seen once would absorb its far row in its own coefficient. The slope on miles, set by
-    # the other rows, would then predict weeks for the next month's far rows.
-    order, trips_of_pair = rng.permutation(len(pickup)), np.bincount(trips["pair"])
-    common = trips_of_pair[trips["pair"][order]] >= min(20, trips_of_pair.max())
-    far = order[common][: size.pop("over_100_miles")]
-    order = order[~np.isin(order, far)]
-    other, backward, short, left_on, still, _ = np.split(order, np.cumsum(list(size.values())))
+    far, other, *wrong_trips = choose_rows(trips["pair"], size, rng)
 
     first, after = (np.datetime64(month, "M") + i for i in (0, 1))
     years = [year for year in range(2001, 2042) if year != int(month[:4])]
@@ -158,11 +150,7 @@ def plant_defects(trips: Columns, month: str, rng: np.random.Generator) -> Colum
     wrong[2::3] = after.astype("M8[s]") + rng.integers(0, 7200, len(wrong[2::3]))
     pickup[other] = wrong
 
-    seconds[backward] = -rng.integers(1, 7200, len(backward))
-    seconds[backward[::3]] = 0
-    seconds[short] = rng.integers(1, 60, len(short))
-    seconds[left_on] = rng.integers(3601, 86_400, len(left_on))
-    miles[still] = miles[short[::2]] = 0
+    spoil_trips(miles, seconds, wrong_trips, rng)
     miles[far] = np.geomspace(101, FARTHEST_MILES, len(far)).round(2)
     return trips | {"pickup": pickup, "miles": miles, "seconds": seconds}
 

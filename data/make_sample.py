@@ -129,12 +129,7 @@ def plant_defects(trips: Columns, month: str, rng: np.random.Generator) -> Colum
     """The same trips with DEFECTS in rows chosen at random."""
     pickup, miles, seconds = (trips[c].copy() for c in ("pickup", "miles", "seconds"))
     size = {name: round(share * len(pickup)) for name, share in DEFECTS.items()}
-    # A pair seen once would absorb its far row in its own coefficient. The slope on miles, set by
-    # the other rows, would then predict weeks for the next month's far rows.
-    order, trips_of_pair = rng.permutation(len(pickup)), np.bincount(trips["pair"])
-    far = order[trips_of_pair[trips["pair"][order]] >= 20][: size.pop("over_100_miles")]
-    order = order[~np.isin(order, far)]
-    other, backward, short, left_on, still, _ = np.split(order, np.cumsum(list(size.values())))
+    far, other, *wrong_trips = choose_rows(trips["pair"], size, rng)
 
     first, after = (np.datetime64(month, "M") + i for i in (0, 1))
     years = [y for y in range(2008, 2042) if y != int(month[:4])]
@@ -144,13 +139,37 @@ def plant_defects(trips: Columns, month: str, rng: np.random.Generator) -> Colum
     wrong[3::3] = after.astype("M8[s]") + rng.integers(0, 7200, len(wrong[3::3]))
     pickup[other] = wrong
 
+    spoil_trips(miles, seconds, wrong_trips, rng)
+    miles[far] = (np.geomspace(110, 250_000, len(far)) * rng.uniform(0.95, 1, len(far))).round(2)
+    return trips | {"pickup": pickup, "miles": miles, "seconds": seconds}
+
+
+def choose_rows(
+    pair: npt.NDArray[Any], size: dict[str, int], rng: np.random.Generator
+) -> list[npt.NDArray[Any]]:
+    """Rows of each of DEFECTS, none in two: those over 100 miles first, then in their order."""
+    # A pair seen once would absorb its far row in its own coefficient. The slope on miles, set by
+    # the other rows, would then predict weeks for the next month's far rows.
+    order, trips_of_pair = rng.permutation(len(pair)), np.bincount(pair)
+    common = trips_of_pair[pair[order]] >= min(20, trips_of_pair.max())
+    far = order[common][: size["over_100_miles"]]
+    others = [rows for name, rows in size.items() if name != "over_100_miles"]
+    return [far, *np.split(order[~np.isin(order, far)], np.cumsum(others))[:-1]]
+
+
+def spoil_trips(
+    miles: Floats,
+    seconds: npt.NDArray[Any],
+    rows: Sequence[npt.NDArray[Any]],
+    rng: np.random.Generator,
+) -> None:
+    """Give rows of each a drop-off not after pick-up, a minute, over an hour, and no miles."""
+    backward, short, left_on, still = rows
     seconds[backward] = -rng.integers(1, 7200, len(backward))
     seconds[backward[::3]] = 0
     seconds[short] = rng.integers(1, 60, len(short))
     seconds[left_on] = rng.integers(3601, 86_400, len(left_on))
     miles[still] = miles[short[::2]] = 0
-    miles[far] = (np.geomspace(110, 250_000, len(far)) * rng.uniform(0.95, 1, len(far))).round(2)
-    return trips | {"pickup": pickup, "miles": miles, "seconds": seconds}
 
 
 def draw_charges(trips: Columns, rng: np.random.Generator) -> Columns:
