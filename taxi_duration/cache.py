@@ -15,7 +15,13 @@ from pathlib import Path
 
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, check_footer, flush_to_disk, hash_file
+from taxi_duration.month_file import (
+    MonthFile,
+    check_directory,
+    check_footer,
+    flush_to_disk,
+    hash_file,
+)
 from taxi_duration.trips import Cab
 
 SYNTHETIC_PREFIX = "synthetic_"
@@ -105,19 +111,6 @@ def place_month(
         # which is noticed, where the other order would leave them looking like a user's own.
         written.replace(_sidecar_path(path))
         fetched.replace(path)
-
-
-def check_directory(directory: Path, what: str) -> None:
-    """Refuse a path that is not a directory though something is there.
-
-    Args:
-        what: what the user calls it, for the message.
-
-    Raises:
-        InputError: it is a file.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{what} {directory} is a file: give a directory.")
 
 
 def check_writable(directory: Path, what: str) -> None:

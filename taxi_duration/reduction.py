@@ -27,7 +27,13 @@ from taxi_duration.errors import InputError
 from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.features import FeatureSet
 from taxi_duration.month import Month
-from taxi_duration.month_file import check_footer, flush_to_disk, hash_file, reduce_trips
+from taxi_duration.month_file import (
+    check_directory,
+    check_footer,
+    flush_to_disk,
+    hash_file,
+    reduce_trips,
+)
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import tabulate
 from taxi_duration.trips import Cab, RowFunnel, Trips
@@ -117,8 +123,7 @@ def recall_month(
         InputError: nothing can be written in the directory.
         DataError: as `reduce_trips`.
     """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"sums directory {directory} is a file: give a directory.")
+    check_directory(directory, "sums directory")
     if sha256 is None:
         check_footer(Path(path), cab)
         sha256 = hash_file(Path(path))

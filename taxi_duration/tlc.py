@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 
 from taxi_duration.cache import (
-    check_directory,
     check_writable,
     find_month,
     place_month,
@@ -24,7 +23,7 @@ from taxi_duration.errors import (
     hide_credentials,
 )
 from taxi_duration.month import Month, newest_published
-from taxi_duration.month_file import MonthFile, check_footer
+from taxi_duration.month_file import MonthFile, check_directory, check_footer
 from taxi_duration.trips import Cab
 
 BASE_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"

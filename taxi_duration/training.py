@@ -35,15 +35,13 @@ class Window:
     fitted: Sums
     held_out: Sums | None
 
-    @property
+    @functools.cached_property
     def whole(self) -> Sums:
         return self.fitted + self.held_out if self.held_out else self.fitted
 
     @property
     def mean_minutes(self) -> float:
-        sums = [each for each in (self.fitted, self.held_out) if each]
-        total = sum(float(each.targets[0]) for each in sums)
-        return total / sum(each.weight for each in sums)
+        return float(self.whole.targets[0]) / self.whole.weight
 
     @property
     def columns(self) -> int:
