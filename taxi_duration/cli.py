@@ -36,7 +36,9 @@ EMBEDDED_SERVER = {
 and outlasts the default of 20 seconds; its analytics would need the internet; and nobody is left to
 listen for heartbeats when it ends with the run, which would wait a second for them."""
 
-IMPORTED_AHEAD = ("skops.io", "sklearn.linear_model", "mlflow.sklearn")
+IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
+"""Not skops: its import sets the process's warning filters aside and back hundreds of times, while
+another thread does the same, and warnings that were silenced get out."""
 
 
 def run_from_command_line(
