@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from taxi_duration.cache import check_writable
 from taxi_duration.cli import run_from_command_line
+from taxi_duration.disk import check_writable
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import (

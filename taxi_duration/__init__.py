@@ -5,6 +5,7 @@ from taxi_duration.errors import (
     InputError,
     ModelError,
     SourceError,
+    StorageError,
     TaxiDurationError,
     TransientSourceError,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "SourceError",
+    "StorageError",
     "TaxiDurationError",
     "TransientSourceError",
     "load_model",

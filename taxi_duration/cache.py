@@ -8,20 +8,14 @@ as it is.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from taxi_duration.errors import DataError, InputError
+from taxi_duration.disk import flush_to_disk, hash_file, stage
+from taxi_duration.errors import DataError
 from taxi_duration.month import Month
-from taxi_duration.month_file import (
-    MonthFile,
-    check_directory,
-    check_footer,
-    flush_to_disk,
-    hash_file,
-)
+from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.trips import Cab
 
 SYNTHETIC_PREFIX = "synthetic_"
@@ -93,8 +87,7 @@ def place_month(
     Raises:
         DataError: what arrived is no month of this cab type; nothing is kept.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+    with stage(path.parent, path.name) as scratch:
         fetched = Path(scratch, path.name)
         write(fetched)
         try:
@@ -111,31 +104,6 @@ def place_month(
         # which is noticed, where the other order would leave them looking like a user's own.
         written.replace(_sidecar_path(path))
         fetched.replace(path)
-
-
-def check_writable(directory: Path, what: str) -> None:
-    """Refuse a directory in which no file can be created, creating nothing itself.
-
-    Args:
-        what: what the user calls it, for the message.
-
-    Raises:
-        InputError: it is a file, or it (or what would be its parent) takes no new file.
-    """
-    check_directory(directory, what)
-    existing = next(
-        parent for parent in [directory, *directory.absolute().parents] if parent.exists()
-    )
-    try:
-        if not existing.is_dir():
-            raise NotADirectoryError(f"{existing} is a file")
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise InputError(
-            f"{what} {directory} is not writable ({error.strerror or error}): "
-            "give another directory."
-        ) from error
 
 
 def _sidecar_path(path: Path) -> Path:

@@ -3,7 +3,8 @@
 TaxiDurationError            anything below
 ├── InputError               an option, argument or setting the caller can correct
 ├── DataError                a month's file is missing, unreadable or breaks the contract
-├── ModelError               a saved model cannot be loaded or used
+├── ModelError               a model cannot be saved, loaded or used
+├── StorageError             a local disk did not take a file
 └── SourceError              the TLC, a bucket or the tracking store did not deliver
     └── TransientSourceError ... and the same request may succeed later
 """
@@ -44,9 +45,24 @@ class ModelError(TaxiDurationError):
     exit_code = 2
 
 
+class StorageError(TaxiDurationError):
+    """A local disk did not take a file: it is full, read-only, or denies this user."""
+
+
 class SourceError(TaxiDurationError):
     """A server outside this process refused or failed; asking again does not help."""
 
 
 class TransientSourceError(SourceError):
-    """A server outside this process failed in a way that often passes; ask again."""
+    """A server outside this process failed in a way that often passes; ask again.
+
+    Args:
+        wait_seconds: how long the server asked to be left alone, if it did.
+    """
+
+    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
+        super().__init__(message, wait_seconds)
+        self.wait_seconds = wait_seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_duration.errors import DataError, InputError
+from taxi_duration.errors import DataError
 from taxi_duration.month import Month
 from taxi_duration.trips import CABS, Cab, Raw, RowFunnel, Trips, clean_trips, match_columns
 
@@ -39,31 +37,6 @@ class MonthFile:
     month: Month
     path: Path
     sha256: str
-
-
-def hash_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def flush_to_disk(path: Path) -> None:
-    """Have the operating system put a file's bytes on the disk before it is renamed."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def check_directory(directory: Path, what: str) -> None:
-    """Refuse a path that is not a directory though something is there.
-
-    Args:
-        what: what the user calls it, for the message.
-
-    Raises:
-        InputError: it is a file.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"{what} {directory} is a file: give a directory.")
 
 
 def check_footer(path: Path, cab: Cab | None = None) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -22,18 +21,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from taxi_duration.disk import check_directory, flush_to_disk, hash_file, stage
 from taxi_duration.encoding import HOURS, PAIRS, ZONES, Floats
-from taxi_duration.errors import InputError
 from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.features import FeatureSet
 from taxi_duration.month import Month
-from taxi_duration.month_file import (
-    check_directory,
-    check_footer,
-    flush_to_disk,
-    hash_file,
-    reduce_trips,
-)
+from taxi_duration.month_file import check_footer, reduce_trips
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import tabulate
 from taxi_duration.trips import Cab, RowFunnel, Trips
@@ -120,7 +113,8 @@ def recall_month(
         sha256: of the file, when it is known; else the file is hashed.
 
     Raises:
-        InputError: nothing can be written in the directory.
+        InputError: the directory is a file.
+        StorageError: it takes no file.
         DataError: as `reduce_trips`.
     """
     check_directory(directory, "sums directory")
@@ -143,12 +137,7 @@ def recall_month(
     except UNREADABLE:
         pass
     sums = reduce_month(path, feature_set, cab, month, with_medians=with_medians)
-    try:
-        save_sums(kept, sums)
-    except OSError as error:
-        raise InputError(
-            f"sums directory {directory} takes no file ({error.strerror or error}): give another."
-        ) from error
+    save_sums(kept, sums)
     return KeptMonth(kept, sums, was_there=False)
 
 
@@ -179,8 +168,7 @@ def save_sums(path: Path, sums: MonthSums) -> None:
             arrays[f"{part}.crossed.{place}.rows"] = entries.row.astype(np.int32)
             arrays[f"{part}.crossed.{place}.columns"] = entries.col.astype(np.int16)
             arrays[f"{part}.crossed.{place}"] = entries.data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
+    with stage(path.parent, path.name) as scratch:
         written = Path(scratch, path.name)
         np.savez(written, allow_pickle=False, **arrays)
         flush_to_disk(written)

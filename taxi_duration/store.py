@@ -11,15 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
+from taxi_duration.disk import flush_to_disk, hash_file, stage
 from taxi_duration.errors import ModelError
 from taxi_duration.features import FeatureSet
 from taxi_duration.model import DurationModel
-from taxi_duration.month_file import flush_to_disk, hash_file
 from taxi_duration.report import Report
 
 MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
@@ -55,8 +54,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
     final = models_directory / str(report["cab"]) / name
     if _holds(final, report):
         return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{name}.") as scratch:
+    with stage(final.parent, name) as scratch:
         written = Path(scratch, name)
         written.mkdir()
         skops.io.dump(_to_state(model), written / MODEL_FILE, compression=ZIP_DEFLATED)

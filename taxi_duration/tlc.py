@@ -9,12 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from taxi_duration.cache import (
-    check_writable,
-    find_month,
-    place_month,
-    verify_month,
-)
+from taxi_duration.cache import find_month, place_month, verify_month
+from taxi_duration.disk import check_directory, check_writable
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -23,7 +19,7 @@ from taxi_duration.errors import (
     hide_credentials,
 )
 from taxi_duration.month import Month, newest_published
-from taxi_duration.month_file import MonthFile, check_directory, check_footer
+from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.trips import Cab
 
 BASE_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.cache import check_writable
+from taxi_duration.disk import check_writable
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.month import Month
 from taxi_duration.options import LocalOptions, S3Options, make_plan, read_options

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from taxi_duration import DataError, InputError, train_model
+from taxi_duration.disk import hash_file
+from taxi_duration.errors import StorageError
 from taxi_duration.evaluation import find_medians, make_keys
 from taxi_duration.features import FEATURE_SETS, FeatureSet
 from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
-from taxi_duration.month_file import hash_file, read_trips
+from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import load_sums, recall_month, reduce_month, save_sums
 from taxi_duration.trips import CABS, clean_trips
 from tests.months import FEBRUARY, JANUARY, write_month
@@ -151,10 +153,11 @@ def test_nothing_is_left_of_a_writing_that_failed(
 
     with monkeypatch.context() as patched:
         patched.setattr(np, "savez", fill_the_disk)
-        with pytest.raises(InputError) as raised:
+        with pytest.raises(StorageError) as raised:
             recall(tmp_path / "sums", JANUARY, COURSE)
-    assert str(raised.value) == (
-        f"sums directory {tmp_path / 'sums'} takes no file (No space left on device): give another."
+    assert str(raised.value).startswith(f"{tmp_path / 'sums' / 'synthetic_green'}")
+    assert "cannot be written (No space left on device): free space on its disk" in str(
+        raised.value
     )
     assert list((tmp_path / "sums").iterdir()) == []
     kept, was_there = recall(tmp_path / "sums", JANUARY, COURSE)

@@ -12,9 +12,10 @@ from prefect_aws import S3Bucket
 
 from taxi_duration import load_model
 from taxi_duration.__main__ import main
+from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, hash_file
+from taxi_duration.month_file import MonthFile
 from taxi_duration.s3 import create_blocks, fetch_month, load_bucket, upload_model
 from taxi_duration.trips import CABS
 from tests.buckets import SECRET, S3Server

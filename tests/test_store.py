@@ -9,10 +9,11 @@ import pytest
 import skops.io
 
 from taxi_duration import ModelError, load_model
+from taxi_duration.disk import hash_file
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FEATURE_SETS
 from taxi_duration.month import Month
-from taxi_duration.month_file import hash_file, read_trips
+from taxi_duration.month_file import read_trips
 from taxi_duration.report import Report, build_report
 from taxi_duration.store import load_report, save_model
 from taxi_duration.training import Training

@@ -8,9 +8,10 @@ import pytest
 from prefect import flow
 
 from taxi_duration import tlc
+from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, hash_file
+from taxi_duration.month_file import MonthFile
 from taxi_duration.pipeline import RETRIES, download_month
 from taxi_duration.tlc import locate_month
 from taxi_duration.trips import CABS

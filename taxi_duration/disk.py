@@ -1,0 +1,132 @@
+"""Files on the local disk: staged beside their place, flushed, and renamed there whole."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from taxi_duration.errors import InputError, StorageError
+
+STAGED_SUFFIX = ".partial"
+
+
+@contextmanager
+def stage(directory: Path, name: str) -> Iterator[Path]:
+    """Lend a temporary directory inside `directory`, for what is renamed into place when whole.
+
+    It is locked for as long as it is lent, so what a dead process left behind is told from what
+    another is writing now, and removed.
+
+    Args:
+        name: of the file or directory to come, for the temporary one's name.
+
+    Raises:
+        StorageError: anything here fails for want of space, permission or a disk that works.
+    """
+    with name_disk_errors(directory / name):
+        directory.mkdir(parents=True, exist_ok=True)
+        sweep(directory)
+        scratch, lock = _make_locked(directory, name)
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            os.close(lock)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the temporary directories that processes left behind when they died."""
+    for left in directory.glob(f".*{STAGED_SUFFIX}"):
+        with suppress(OSError):
+            lock = os.open(left, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _make_locked(directory: Path, name: str) -> tuple[Path, int]:
+    while True:
+        scratch = Path(tempfile.mkdtemp(STAGED_SUFFIX, f".{name}.", directory))
+        with suppress(FileNotFoundError):
+            lock = os.open(scratch, os.O_RDONLY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if scratch.exists():  # else swept by another before it was locked
+                return scratch, lock
+            os.close(lock)
+
+
+@contextmanager
+def name_disk_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of a write into an error that names the path.
+
+    Raises:
+        StorageError: an OSError was raised inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written ({error.strerror or error}): free space on its disk, give "
+            "yourself permission, or name another directory. Nothing was left half-written."
+        ) from error
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have the operating system put a file's bytes, or a directory's entries, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_directory(directory: Path, what: str) -> None:
+    """Refuse a path that is not a directory though something is there.
+
+    Args:
+        what: what the user calls it, for the message.
+
+    Raises:
+        InputError: it is a file.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{what} {directory} is a file: give a directory.")
+
+
+def check_writable(directory: Path, what: str) -> None:
+    """Refuse a directory in which no file can be created, creating nothing itself.
+
+    Args:
+        what: what the user calls it, for the message.
+
+    Raises:
+        InputError: it is a file, or it (or what would be its parent) takes no new file.
+    """
+    check_directory(directory, what)
+    existing = next(
+        parent for parent in [directory, *directory.absolute().parents] if parent.exists()
+    )
+    try:
+        if not existing.is_dir():
+            raise NotADirectoryError(f"{existing} is a file")
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"{what} {directory} is not writable ({error.strerror or error}): "
+            "give another directory."
+        ) from error
