@@ -26,6 +26,7 @@ from taxi_duration.options import (
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.tlc import check_months, locate_month
+from taxi_duration.transfer import Progress
 
 
 @flow(name="main-flow")
@@ -57,8 +58,8 @@ def main_flow(
     )
     plan = prepare(options, read_flow_day())
 
-    def locate(month: Month) -> MonthFile:
-        return locate_month(plan.cab, month, options.data_dir, options.offline)
+    def locate(month: Month, report: Progress | None) -> MonthFile:
+        return locate_month(plan.cab, month, options.data_dir, options.offline, report)
 
     return train(plan, options.models_dir, locate)
 

@@ -1,19 +1,25 @@
 """Months kept on the local disk: put there whole or not at all, with a sidecar that vouches.
 
 A month that this package fetched has a sidecar, `<file>.json`, saying where it came from and
-which bytes arrived; every use compares. A file without one was placed by the user and is taken
-as it is.
+which bytes arrived; every use compares them, and asks the source whether it has others by now.
+A file without one was placed by the user and is taken as it is.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol, cast
 
-from taxi_duration.disk import flush_to_disk, hash_file, stage
-from taxi_duration.errors import DataError
+import filelock
+
+from taxi_duration.disk import flush_to_disk, hash_file, name_disk_errors, stage
+from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.trips import Cab
@@ -21,15 +27,41 @@ from taxi_duration.trips import Cab
 SYNTHETIC_PREFIX = "synthetic_"
 """The bundled sample's files carry it, so that a report shows what it was computed from."""
 
+LOCK_SECONDS = 1800.0
+"""How long another process may take to fetch the same month before this one gives up."""
+
 
 @dataclass(frozen=True)
-class Sidecar:
-    """Where a fetched month came from, its ETag there, and the bytes that arrived."""
+class Delivery:
+    """Bytes that arrived: what the source calls this version of them, their number and hash."""
 
-    source: str
     etag: str
+    last_modified: str
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Sidecar(Delivery):
+    """Where a fetched month came from, the bytes that arrived, and the rows in them."""
+
+    source: str
+    rows: int
+
+
+class Source(Protocol):
+    """Where a month can be had: the TLC, or a bucket."""
+
+    @property
+    def address(self) -> str:
+        """What messages and sidecars call it; no password in it."""
+
+    def fetch(self, known: Sidecar | None, target: Path) -> Delivery | None:
+        """Write the month's bytes to `target`; None when they are those already known.
+
+        Raises:
+            SourceError: the source did not deliver; TransientSourceError when it may yet.
+        """
 
 
 def find_month(directory: Path, cab: Cab, month: Month) -> Path | None:
@@ -41,62 +73,149 @@ def find_month(directory: Path, cab: Cab, month: Month) -> Path | None:
     return None
 
 
-def read_sidecar(path: Path) -> Sidecar | None:
-    """The sidecar of a month's file; None when the file has none.
-
-    Raises:
-        DataError: the sidecar cannot be read, so nothing vouches for the bytes.
-    """
-    try:
-        return Sidecar(**json.loads(_sidecar_path(path).read_text("utf-8")))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(
-            f"{_sidecar_path(path)} cannot be read ({error}): delete it and {path.name}, and run "
-            "again to fetch the month anew."
-        ) from error
+def has_sidecar(path: Path) -> bool:
+    """Whether a month's file was fetched by this package; else a user placed it."""
+    return _sidecar_path(path).exists()
 
 
-def verify_month(path: Path, cab: Cab, month: Month) -> MonthFile:
-    """Hash a month's file and hold it against its sidecar and the contract's columns.
+def obtain_month(directory: Path, cab: Cab, month: Month, source: Source | None) -> MonthFile:
+    """Have a month in `directory`, its bytes verified: the one that is there, or fetched.
 
-    Raises:
-        DataError: the bytes are not those that were fetched, or `check_footer` refuses them.
-    """
-    digest = hash_file(path)
-    sidecar = read_sidecar(path)
-    if sidecar is not None and sidecar.sha256 != digest:
-        raise DataError(
-            f"{path} has sha256 {digest}, but {sidecar.sha256} was fetched from {sidecar.source}: "
-            "its bytes changed on this disk. Delete it and run again to fetch it anew, or delete "
-            f"{_sidecar_path(path).name} to use it as a file of your own."
-        )
-    check_footer(path, cab)
-    return MonthFile(month, path, digest)
-
-
-def place_month(
-    path: Path, cab: Cab, source: str, etag: str, write: Callable[[Path], None]
-) -> None:
-    """Put a fetched month at `path`, so that no reader ever sees a part of it.
+    Of several processes that want the same month, one asks and the others wait for it.
 
     Args:
-        write: fetches the bytes into the temporary file it is given, in `path`'s directory.
+        source: where to fetch it, and to ask whether it was published anew; None asks nobody.
+
+    Returns:
+        The file; its notices say what a reader of the report should know of how it got here.
 
     Raises:
-        DataError: what arrived is no month of this cab type; nothing is kept.
+        DataError: the month is absent or altered and there is no source, or what is there or
+            what arrived is no month of this cab type.
+        SourceError: the source did not deliver, and no verified copy is here.
+        StorageError: the disk did not take it.
+    """
+    started = time.time_ns()
+    present = find_month(directory, cab, month)
+    if present is not None and not has_sidecar(present):
+        return _take_users_file(present, cab, month)
+    path = present or directory / month.file_name(cab.name)
+    if present is not None and (source is None or not os.access(directory, os.W_OK)):
+        return _take_unasked(path, cab, month)
+    if source is None:
+        raise DataError(f"{path} is missing and nothing may be fetched: place it there.")
+    with _lock(path):
+        known, notices = _read_known(path)
+        if known is not None and started <= _sidecar_path(path).stat().st_mtime_ns:
+            return MonthFile(month, path, known.sha256)  # another process has just asked
+        try:
+            placed = _fetch(path, cab, source, known)
+        except (SourceError, DataError) as error:
+            if known is None:
+                error.args = (" ".join([*notices, str(error)]), *error.args[1:])
+                raise
+            placed = known
+            notices.append(
+                f"{error} The {path.name} that is here, verified by its sha256, is used instead."
+            )
+    if known is not None and placed.sha256 != known.sha256:
+        notices.append(
+            f"{path.name} was published anew: sha256 {known.sha256} of {known.rows:,} rows gave "
+            f"way to {placed.sha256} of {placed.rows:,}."
+        )
+    check_footer(path, cab)
+    return MonthFile(month, path, placed.sha256, tuple(notices))
+
+
+def _take_users_file(path: Path, cab: Cab, month: Month) -> MonthFile:
+    check_footer(path, cab)
+    notice = f"{path.name} has no sidecar: it is used as the file of your own that it seems to be."
+    is_sample = path.name.startswith(SYNTHETIC_PREFIX)
+    return MonthFile(month, path, hash_file(path), () if is_sample else (notice,))
+
+
+def _take_unasked(path: Path, cab: Cab, month: Month) -> MonthFile:
+    """Take a fetched month without asking its source, as when offline or in a read-only place."""
+    known, notices = _read_known(path)
+    if known is None:
+        raise DataError(
+            f"{' '.join(notices)} But that may not be (offline is set, or {path.parent} is "
+            "read-only): run where it may, or, to use it as a file of your own, delete "
+            f"{_sidecar_path(path).name}."
+        )
+    check_footer(path, cab)
+    return MonthFile(month, path, known.sha256)
+
+
+def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
+    """The sidecar, if the bytes are those it vouches for; else None and what is wrong with them."""
+    if not path.exists():
+        return None, []
+    try:
+        sidecar = _read_sidecar(path)
+    except (OSError, ValueError, TypeError) as error:
+        return None, [
+            f"{_sidecar_path(path)} cannot be read ({error}), so {path.name}, for which "
+            "nothing vouches, is fetched again."
+        ]
+    digest = hash_file(path)
+    if digest != sidecar.sha256:
+        return None, [
+            f"{path} has sha256 {digest}, but {sidecar.sha256} was fetched from {sidecar.source}: "
+            "its bytes changed on this disk, and it is fetched again."
+        ]
+    return sidecar, []
+
+
+def _read_sidecar(path: Path) -> Sidecar:
+    sidecar = Sidecar(**json.loads(_sidecar_path(path).read_text("utf-8")))
+    if not all(isinstance(value, int | str) for value in asdict(sidecar).values()):
+        raise TypeError("a value is neither text nor a number")
+    return sidecar
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Let one process at a time fetch a month."""
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    try:
+        with name_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+    except filelock.Timeout as error:
+        raise TransientSourceError(
+            f"{path.name} has been locked for {LOCK_SECONDS:.0f} s by another process, which is "
+            "fetching it: see what became of that one, and run again."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _fetch(path: Path, cab: Cab, source: Source, known: Sidecar | None) -> Sidecar:
+    """Put what the source has at `path`, whole; known bytes stay when it has the same.
+
+    Raises:
+        DataError: what arrived is no month of this cab type; nothing of it is kept.
     """
     with stage(path.parent, path.name) as scratch:
-        fetched = Path(scratch, path.name)
-        write(fetched)
+        fetched = scratch / path.name
+        # The ETag of one source says nothing to another.
+        is_same_source = known is not None and known.source == source.address
+        delivery = source.fetch(known if is_same_source else None, fetched)
+        if delivery is None:
+            os.utime(_sidecar_path(path))  # so that those who wait for the lock need not ask
+            return cast(Sidecar, known)
         try:
-            check_footer(fetched, cab)
+            rows = check_footer(fetched, cab)
         except DataError as error:
             what = str(error).replace(str(fetched), path.name)
-            raise DataError(f"{source} sent no month of {cab.name} trips: {what}") from error
+            raise DataError(
+                f"{source.address} sent no month of {cab.name} trips: {what}"
+            ) from error
         flush_to_disk(fetched)
-        sidecar = Sidecar(source, etag, fetched.stat().st_size, hash_file(fetched))
+        sidecar = Sidecar(**asdict(delivery), source=source.address, rows=rows)
         written = _sidecar_path(fetched)
         written.write_text(json.dumps(asdict(sidecar), indent=2) + "\n", "utf-8")
         flush_to_disk(written)
@@ -104,6 +223,8 @@ def place_month(
         # which is noticed, where the other order would leave them looking like a user's own.
         written.replace(_sidecar_path(path))
         fetched.replace(path)
+        flush_to_disk(path.parent)
+    return sidecar
 
 
 def _sidecar_path(path: Path) -> Path:

@@ -32,21 +32,29 @@ REQUIRED_COLUMNS = tuple(CABS["green"].columns)
 
 @dataclass(frozen=True)
 class MonthFile:
-    """A month's trips on the local disk, with the sha256 its bytes had when they were located."""
+    """A month's trips on the local disk, with the sha256 its bytes had when they were located.
+
+    `notices` are sentences about how it got here that a person should read.
+    """
 
     month: Month
     path: Path
     sha256: str
+    notices: tuple[str, ...] = ()
 
 
-def check_footer(path: Path, cab: Cab | None = None) -> None:
+def check_footer(path: Path, cab: Cab | None = None) -> int:
     """Refuse a file whose footer shows it cannot be a month of trips, without reading a row.
+
+    Returns:
+        How many rows it says it holds.
 
     Raises:
         DataError: not a parquet file, a required column missing, or more than `MAX_ROWS` rows.
     """
     with _open_parquet(path) as parquet:
         _check(parquet, path, REQUIRED_COLUMNS, cab)
+        return int(parquet.metadata.num_rows)
 
 
 def read_trips(

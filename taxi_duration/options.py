@@ -75,13 +75,18 @@ def _read_train_months(value: object) -> int:
     return number
 
 
-def _read_key_prefix(value: object) -> str:
+def check_key_prefix(value: object, what: str = "prefix") -> str:
+    """Refuse a prefix of keys that could lead elsewhere than below itself.
+
+    Raises:
+        InputError: it is empty, absolute, has an empty part or one of dots only.
+    """
     text = str(value)
     if not text or not all(
         re.fullmatch(r"[\w.=-]+", part) and set(part) != {"."} for part in text.split("/")
     ):
         raise InputError(
-            f"prefix {text!r} is not a key prefix: give names joined by single slashes, such as "
+            f"{what} {text!r} is not a key prefix: give names joined by single slashes, such as "
             "trip-data, with no leading or trailing slash and no '..'."
         )
     return text
@@ -139,12 +144,12 @@ Offline = Annotated[
 BlockName = Annotated[str, Field(min_length=1, description="name of the saved S3Bucket block")]
 DataPrefix = Annotated[
     str,
-    BeforeValidator(_read_key_prefix),
+    BeforeValidator(check_key_prefix),
     Field(description="key prefix of the months in the bucket"),
 ]
 ModelsPrefix = Annotated[
     str,
-    BeforeValidator(_read_key_prefix),
+    BeforeValidator(check_key_prefix),
     Field(description="key prefix the model is uploaded under"),
 ]
 

@@ -7,6 +7,7 @@ its inputs, and a server may be set to persist results.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -19,7 +20,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import flow_run, task_run
 from prefect.tasks import exponential_backoff
 
 from taxi_duration.errors import TransientSourceError
@@ -29,13 +30,18 @@ from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import Plan
+from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
 from taxi_duration.report import Report, build_report, render_markdown
 from taxi_duration.store import save_model
 from taxi_duration.tables import Tables
 from taxi_duration.tracking import TrackedRun, log_training
 from taxi_duration.training import Training, Window, fit_window, sum_window
+from taxi_duration.transfer import Progress
 from taxi_duration.trips import Cab, RowFunnel
+
+Locate = Callable[[Month, Progress | None], MonthFile]
+"""Brings a month to the local disk, and reports the bytes that arrive if it is told to whom."""
 
 ARTIFACT_KEY = "duration-model-report"
 
@@ -79,7 +85,7 @@ class TrainedRun:
 def train(
     plan: Plan,
     models_directory: Path,
-    locate: Callable[[Month], MonthFile],
+    locate: Locate,
     upload: Callable[[Path], str] | None = None,
 ) -> TrainedRun:
     """Run the tasks of one training, from the months' files to the published report.
@@ -136,10 +142,20 @@ RETRIES: Any = {
 
 
 @task(name="download-month", task_run_name="download-{month}", **IN_MEMORY, **RETRIES)
-def download_month(locate: Callable[[Month], MonthFile], month: Month) -> MonthFile:
+def download_month(locate: Locate, month: Month) -> MonthFile:
     """Have a month on the local disk, its bytes verified."""
-    file = locate(month)
-    get_run_logger().info("%s is %s, sha256 %s", month, file.path, file.sha256)
+    log = get_run_logger()
+    try:
+        with show_progress(f"download {month}") as report:
+            file = locate(month, report)
+    except TransientSourceError as error:
+        if error.wait_seconds and task_run.run_count <= RETRIES["retries"]:
+            log.warning("waiting %.0f s, as the server asks", error.wait_seconds)
+            time.sleep(error.wait_seconds)
+        raise
+    log.info("%s is %s, sha256 %s", month, file.path, file.sha256)
+    for notice in file.notices:
+        log.warning("%s", notice)
     return file
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_duration.errors import InputError, hide_credentials
@@ -19,18 +19,13 @@ Bytes = Annotated[int, Field(gt=0)]
 
 
 class TlcSettings(BaseSettings):
-    """Where months are downloaded from, and how long and how much that may take."""
+    """Where months are downloaded from, and which hosts may be asked for them."""
 
     model_config = SettingsConfigDict(env_prefix="TAXI_DURATION_TLC_", frozen=True)
 
-    url: str = f"https://{TLC_HOST}/trip-data"
+    # Before the address, which is held against them.
     hosts: Annotated[tuple[str, ...], NoDecode] = (TLC_HOST,)
-    connect_seconds: Seconds = 10
-    read_seconds: Seconds = 30
-    deadline_seconds: Seconds = 1800
-    slowest_bytes_a_second: Bytes = 20_000
-    most_bytes: Bytes = 4_000_000_000
-    longest_wait_seconds: Seconds = 120
+    url: str = f"https://{TLC_HOST}/trip-data"
 
     @field_validator("hosts", mode="before")
     @classmethod
@@ -41,10 +36,31 @@ class TlcSettings(BaseSettings):
 
     @field_validator("url")
     @classmethod
-    def _check_scheme(cls, value: str) -> str:
-        if urlsplit(value).scheme != "https" or not urlsplit(value).hostname:
+    def _check_url(cls, value: str, info: ValidationInfo) -> str:
+        parts = urlsplit(value)
+        if parts.scheme != "https" or not parts.hostname:
             raise ValueError("it is no https address")
+        hosts = info.data.get("hosts", ())
+        if parts.hostname not in hosts:
+            raise ValueError(
+                f"its host is not among the allowed ones ({', '.join(hosts) or 'none'}), which "
+                "TAXI_DURATION_TLC_HOSTS names"
+            )
         return value.rstrip("/")
+
+
+class TransferSettings(BaseSettings):
+    """How long and how large the transfer of a month may be."""
+
+    model_config = SettingsConfigDict(env_prefix="TAXI_DURATION_TRANSFER_", frozen=True)
+
+    connect_seconds: Seconds = 10
+    read_seconds: Seconds = 30
+    deadline_seconds: Seconds = 1800
+    slowest_bytes_a_second: Bytes = 20_000
+    grace_seconds: Seconds = 10
+    most_bytes: Bytes = 4_000_000_000
+    longest_wait_seconds: Seconds = 120
 
 
 class Thresholds(BaseSettings):
@@ -58,10 +74,19 @@ class Thresholds(BaseSettings):
     most_null_zones: Share = 0.01
     most_zones_out_of_range: Share = 0.001
     fewest_rows: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
-    most_rows: Annotated[float, Field(gt=0)] = 2.0
+    most_rows: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def name_variable(kind: type[BaseSettings], field: str) -> str:
+    """The environment variable that a field of some settings is read from.
+
+    >>> name_variable(Thresholds, "most_rows")
+    'TAXI_DURATION_CONTRACT_MOST_ROWS'
+    """
+    return f"{kind.model_config['env_prefix']}{field}".upper()
 
 
 def read_settings(kind: type[Settings]) -> Settings:
@@ -74,7 +99,7 @@ def read_settings(kind: type[Settings]) -> Settings:
         return kind()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        variable = f"{kind.model_config['env_prefix']}{first['loc'][0]}".upper()
+        variable = name_variable(kind, str(first["loc"][0]))
         value = hide_credentials(str(first["input"]))
         reason = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{variable} is {value!r}: {reason}; correct or unset it.") from None

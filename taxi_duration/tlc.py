@@ -1,15 +1,18 @@
-"""Fetching a month from the TLC over https, once."""
+"""Fetching a month from the TLC over https: whole, in bounded time and space, or not at all."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from datetime import date
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import httpx
 
-from taxi_duration.cache import find_month, place_month, verify_month
+from taxi_duration.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
 from taxi_duration.disk import check_directory, check_writable
 from taxi_duration.errors import (
     DataError,
@@ -20,22 +23,19 @@ from taxi_duration.errors import (
 )
 from taxi_duration.month import Month, newest_published
 from taxi_duration.month_file import MonthFile, check_footer
+from taxi_duration.settings import TlcSettings, TransferSettings, read_settings
+from taxi_duration.transfer import Progress, Transfer
 from taxi_duration.trips import Cab
 
-BASE_URL = "https://d37ci6vzurychx.cloudfront.net/trip-data"
-"""Where the TLC Trip Record Data page links to."""
-
-BASE_URL_VARIABLE = "TAXI_DURATION_TLC_URL"
-"""Environment setting by which an operator names a mirror instead."""
-
-TIMEOUT_SECONDS = 30.0
 TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+MOST_REDIRECTS = 3
+RECENT_MONTHS = 3
+"""Publication is late by a month or two at times: until then, 403 is taken for "not yet"."""
 
 
-def month_url(cab: Cab, month: Month) -> str:
+def month_url(cab: Cab, month: Month, settings: TlcSettings) -> str:
     """The address of a month's file at the TLC, or at the operator's mirror."""
-    base = os.environ.get(BASE_URL_VARIABLE, BASE_URL).rstrip("/")
-    return f"{base}/{month.file_name(cab.name)}"
+    return f"{settings.url}/{month.file_name(cab.name)}"
 
 
 def check_months(
@@ -45,16 +45,17 @@ def check_months(
 
     Raises:
         InputError: a month that is not in `directory` cannot have been published by `today`, or
-            `directory` cannot take it.
+            `directory` cannot take it, or a setting is wrong.
         DataError: a month is absent and `offline` is set, or its file is no month of this cab.
     """
     check_directory(directory, "data directory")
+    settings, _ = read_settings(TlcSettings), read_settings(TransferSettings)
     absent = []
     for month in months:
         present = find_month(directory, cab, month)
         if present is None:
             absent.append(month)
-        else:
+        elif not has_sidecar(present):  # else a file that is damaged can be fetched again
             check_footer(present, cab)
     for month in absent:
         if today < month.published_by:
@@ -65,96 +66,159 @@ def check_months(
                 f"validates), or place {month.file_name(cab.name)} in {directory}."
             )
         if offline:
-            raise missing_offline(cab, month, directory)
+            raise missing_offline(cab, month, directory, settings)
     if absent:
         check_writable(directory, "data directory")
 
 
-def locate_month(cab: Cab, month: Month, directory: Path, offline: bool) -> MonthFile:
-    """Find a month in `directory`, or download it there.
-
-    A file already there is used without asking the network, after its hash was verified if
-    this package had downloaded it.
+def locate_month(
+    cab: Cab, month: Month, directory: Path, offline: bool, report: Progress | None = None
+) -> MonthFile:
+    """Have a month in `directory`: a file of the user's, or the TLC's as it is published now.
 
     Raises:
         DataError: it is absent and `offline` is set; or it is not what was downloaded, or not
             a month of this cab type.
         TransientSourceError: the server failed in a way worth a retry.
         SourceError: the server refused.
+        StorageError: the disk did not take it.
     """
-    present = find_month(directory, cab, month)
-    if present is not None:
-        return verify_month(present, cab, month)
-    if offline:
-        raise missing_offline(cab, month, directory)
-    path = directory / month.file_name(cab.name)
-    download_month(cab, month, path)
-    return verify_month(path, cab, month)
+    settings = read_settings(TlcSettings)
+    if offline and find_month(directory, cab, month) is None:
+        raise missing_offline(cab, month, directory, settings)
+    limits = read_settings(TransferSettings)
+    source = None if offline else Tlc(cab, month, settings, limits, report)
+    return obtain_month(directory, cab, month, source)
 
 
-def missing_offline(cab: Cab, month: Month, directory: Path) -> DataError:
+def missing_offline(cab: Cab, month: Month, directory: Path, settings: TlcSettings) -> DataError:
     """The error for a month that is not on the disk when the network may not be used."""
     return DataError(
         f"{directory / month.file_name(cab.name)} is missing and offline is set: download "
-        f"{hide_credentials(month_url(cab, month))} and place it there, or run without offline."
+        f"{hide_credentials(month_url(cab, month, settings))} and place it there, or run without "
+        "offline."
     )
 
 
-def download_month(cab: Cab, month: Month, path: Path) -> None:
-    """Download a month to `path`, whole and checked or not at all.
+@dataclass(frozen=True)
+class Tlc:
+    """A month's file on the TLC's server."""
 
-    Raises:
-        TransientSourceError: a timeout, a broken connection, a short body, or a status 408,
-            425, 429 or 5xx.
-        SourceError: any other refusal.
-        DataError: what arrived is no month of this cab type.
-    """
-    address = month_url(cab, month)
-    url = hide_credentials(address)
-    # Unencoded, so that Content-Length counts the bytes that are written.
-    headers = {"Accept-Encoding": "identity"}
+    cab: Cab
+    month: Month
+    settings: TlcSettings
+    transfer_settings: TransferSettings
+    report: Progress | None = None
+
+    @property
+    def address(self) -> str:
+        return hide_credentials(month_url(self.cab, self.month, self.settings))
+
+    def fetch(self, known: Sidecar | None, target: Path) -> Delivery | None:
+        """Download the month to `target`, unless its ETag is still the known one.
+
+        Raises:
+            TransientSourceError: a timeout, a broken connection, a short body, a transfer that is
+                too slow, or a status 408, 425, 429 or 5xx.
+            SourceError: any other refusal, a redirect to another host, or a file too large.
+        """
+        begun = time.monotonic()
+        # Unencoded, so that Content-Length counts the bytes that are written.
+        headers = {"Accept-Encoding": "identity"}
+        if known is not None and known.etag:
+            headers["If-None-Match"] = known.etag
+        with self._named_errors(), self._ask(headers) as response:
+            if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
+                return None
+            self._check_status(response)
+            return self._receive(response, target, begun)
+
+    @contextmanager
+    def _ask(self, headers: dict[str, str]) -> Iterator[httpx.Response]:
+        """Follow redirects, within one allowed host only."""
+        limits = self.transfer_settings
+        timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
+        url = httpx.URL(month_url(self.cab, self.month, self.settings))
+        with httpx.Client(timeout=timeout, headers=headers) as client:
+            for _ in range(1 + MOST_REDIRECTS):
+                with client.stream("GET", url) as response:
+                    if response.next_request is None:
+                        yield response
+                        return
+                    target = response.next_request.url
+                if (target.scheme, target.netloc) != (url.scheme, url.netloc):
+                    raise SourceError(
+                        f"{self.address} redirects to {hide_credentials(str(target))}, which is "
+                        "another host and was not asked: check TAXI_DURATION_TLC_URL."
+                    )
+                url = target
+        raise SourceError(f"{self.address} redirects more than {MOST_REDIRECTS} times.")
+
+    def _check_status(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == httpx.codes.OK:
+            return
+        message = f"{self.address} answered {status} {response.reason_phrase}"
+        if status in TRANSIENT_STATUSES:
+            raise TransientSourceError(
+                f"{message}: the server is busy or failing; try again later.",
+                min(_read_wait(response.headers), self.transfer_settings.longest_wait_seconds),
+            )
+        remedy = "choose another month, or place the file in the data directory."
+        if status == httpx.codes.FORBIDDEN:
+            # The TLC's server answers a month that is not there as it does a denied request.
+            today = datetime.now(UTC).date()
+            if today < self.month.published_by:
+                why = f"{self.month} is not published yet; expect it by {self.month.published_by}"
+            elif today < self.month.shift(1 + 2 + RECENT_MONTHS).first_day:
+                why = f"{self.month} is not published yet, though it is due"
+            else:
+                why = f"access to {self.month}, which should long be published, is denied"
+            raise SourceError(f"{message}: {why}; {remedy}")
+        if status == httpx.codes.NOT_FOUND:
+            raise SourceError(f"{message}: there is no such file; {remedy}")
+        raise SourceError(f"{message}: it should answer 200; check TAXI_DURATION_TLC_URL.")
+
+    def _receive(self, response: httpx.Response, target: Path, begun: float) -> Delivery:
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        if encoding != "identity":
+            raise SourceError(
+                f"{self.address} sent a body encoded as {encoding}, which was not asked for: "
+                "check TAXI_DURATION_TLC_URL."
+            )
+        transfer = Transfer(self.address, self.transfer_settings, begun, self.report)
+        length = response.headers.get("content-length")
+        promised = None if length is None else int(length)
+        sha256 = transfer.receive(response.iter_raw(), promised, target)
+        etag, modified = (response.headers.get(name, "") for name in ("etag", "last-modified"))
+        return Delivery(etag, modified, target.stat().st_size, sha256)
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.InvalidURL as error:
+            raise SourceError(
+                f"{self.address} is not an address ({error}): set TAXI_DURATION_TLC_URL."
+            ) from error
+        except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise SourceError(
+                    f"{self.address} does not prove who it is ({error}): check the network, or "
+                    "name the authority that vouches for a mirror in SSL_CERT_FILE."
+                ) from error
+            raise TransientSourceError(
+                f"{self.address} did not answer ({type(error).__name__}: {error}): check the "
+                "network, or place the file in the data directory and run with offline."
+            ) from error
+
+
+def _read_wait(headers: httpx.Headers) -> float:
+    """Seconds that Retry-After asks for, which it gives as such or as a date; 0 without it."""
+    text = headers.get("retry-after", "")
+    if text.isdigit():
+        return float(text)
     try:
-        with httpx.stream("GET", address, headers=headers, timeout=TIMEOUT_SECONDS) as response:
-            _check_status(response, url, month)
-
-            def write(target: Path) -> None:
-                with target.open("wb") as file:
-                    for chunk in response.iter_bytes():
-                        file.write(chunk)
-                _check_length(response, target, url)
-
-            place_month(path, cab, url, response.headers.get("etag", ""), write)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise SourceError(f"{url} is not an address ({error}): set {BASE_URL_VARIABLE}.") from error
-    except httpx.DecodingError as error:
-        raise SourceError(
-            f"{url} sent a body that cannot be decoded ({error}): check {BASE_URL_VARIABLE}."
-        ) from error
-    except httpx.TransportError as error:
-        raise TransientSourceError(
-            f"{url} did not answer ({type(error).__name__}: {error}): check the network, or place "
-            f"the file at {path} and run with offline."
-        ) from error
-
-
-def _check_status(response: httpx.Response, url: str, month: Month) -> None:
-    status = response.status_code
-    if status == httpx.codes.OK:
-        return
-    message = f"{url} answered {status} {response.reason_phrase}"
-    if status in TRANSIENT_STATUSES:
-        raise TransientSourceError(f"{message}: the server is busy or failing; try again later.")
-    if status in (httpx.codes.FORBIDDEN, httpx.codes.NOT_FOUND):
-        raise SourceError(
-            f"{message}: the TLC has not published {month} there, or denies it; "
-            "choose an earlier month or place the file in the data directory."
-        )
-    raise SourceError(f"{message}: it should answer 200; check {BASE_URL_VARIABLE}.")
-
-
-def _check_length(response: httpx.Response, target: Path, url: str) -> None:
-    promised, received = response.headers.get("content-length"), target.stat().st_size
-    if promised is not None and int(promised) != received:
-        raise TransientSourceError(
-            f"{url} sent {received:,} bytes of the {int(promised):,} it promised; try again."
-        )
+        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
+    except (TypeError, ValueError):
+        return 0.0

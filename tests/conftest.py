@@ -14,7 +14,10 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 REAL_DATA_VARIABLE = "TAXI_DURATION_REAL_DATA"
-OURS = ("PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_")
+OURS = (
+    "PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_",
+    "TAXI_DURATION_TRANSFER_", "TAXI_DURATION_CONTRACT_",
+)  # fmt: skip
 
 # Before anything imports Prefect, which reads its settings then: nothing of the user's own is
 # used, and nothing outside this machine is asked.
@@ -24,7 +27,8 @@ os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="taxi-duration-prefect-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # a test says which server it uses
-os.environ["TAXI_DURATION_TLC_URL"] = "http://127.0.0.1:9/a-test-must-not-reach-the-tlc"
+os.environ["TAXI_DURATION_TLC_URL"] = "https://127.0.0.1:9/a-test-must-not-reach-the-tlc"
+os.environ["TAXI_DURATION_TLC_HOSTS"] = "127.0.0.1"
 
 from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
@@ -39,6 +43,7 @@ from tests.servers import (  # noqa: E402
     make_environment,
     run_server,
 )
+from tests.web import Tlc, serve_tlc  # noqa: E402
 
 THIRD_PARTY_WARNINGS = (
     "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning",
@@ -123,6 +128,15 @@ def train_on_real_months(
             return run_local(directory, "--data-dir", str(real_data), "--offline", *arguments)
 
     return train
+
+
+@pytest.fixture
+def tlc(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tlc]:
+    """A server in the TLC's place, which this process asks; it holds nothing yet."""
+    with serve_tlc(tmp_path_factory.mktemp("tlc")) as server:
+        for variable, value in server.environment.items():
+            monkeypatch.setenv(variable, value)
+        yield server
 
 
 @pytest.fixture(scope="session")
