@@ -27,7 +27,8 @@ from taxi_duration.options import (
     make_plan,
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
-from taxi_duration.s3 import fetch_month, load_bucket, upload_model
+from taxi_duration.s3 import load_bucket, locate_month, upload_model
+from taxi_duration.transfer import Progress
 
 
 @flow(name="main-flow-s3")
@@ -65,8 +66,8 @@ def main_flow_s3(
     plan = prepare(options, read_flow_day())
     bucket = load_bucket(options.block)
 
-    def locate(month: Month) -> MonthFile:
-        return fetch_month(bucket, options.prefix, plan.cab, month, options.data_dir)
+    def locate(month: Month, report: Progress | None) -> MonthFile:
+        return locate_month(bucket, options.prefix, plan.cab, month, options.data_dir, report)
 
     def upload(directory: Path) -> str:
         return upload_model(bucket, options.models_prefix, directory)

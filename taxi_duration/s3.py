@@ -6,34 +6,56 @@ outside their target for some keys and succeed on a missing prefix (prefect-aws 
 
 from __future__ import annotations
 
+import json
 import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 from boto3.exceptions import Boto3Error
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
     HTTPClientError,
+    IncompleteReadError,
 )
 from prefect.exceptions import ObjectNotFound
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
-from taxi_duration.cache import place_month, read_sidecar, verify_month
+from taxi_duration.cache import Delivery, Sidecar, obtain_month
+from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
+from taxi_duration.options import check_key_prefix
+from taxi_duration.settings import TransferSettings, read_settings
 from taxi_duration.store import MANIFEST_FILE
+from taxi_duration.transfer import Progress, Transfer
 from taxi_duration.trips import Cab
 
 CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
 DEFAULT_BLOCK = "s3-bucket-block"
 BUCKET_VARIABLE = "TAXI_DURATION_S3_BUCKET"
+
+POINTER_FILE = "latest.json"
+"""Names the model of a cab type that was uploaded last, and its manifest's sha256."""
+
+CHUNK_BYTES = 1 << 16
+TRANSIENT_CODES = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"})
+
+CLIENT_CONFIG = {
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+"""boto3's own minutes and five attempts would multiply with the task's retries."""
 
 
 def create_blocks(environment: Mapping[str, str], name: str) -> str:
@@ -67,7 +89,7 @@ def create_blocks(environment: Mapping[str, str], name: str) -> str:
         aws_session_token=token or None,
         region_name=environment.get("AWS_DEFAULT_REGION") or "us-east-1",
         aws_client_parameters=AwsClientParameters(
-            endpoint_url=environment.get("AWS_ENDPOINT_URL") or None
+            endpoint_url=environment.get("AWS_ENDPOINT_URL") or None, config=CLIENT_CONFIG
         ),
     )
     credentials.save(f"{name}-credentials", overwrite=True)
@@ -91,48 +113,73 @@ def load_bucket(name: str) -> S3Bucket:
         ) from error
 
 
-def fetch_month(
-    bucket: S3Bucket, prefix: str, cab: Cab, month: Month, directory: Path
+def locate_month(
+    bucket: S3Bucket,
+    prefix: str,
+    cab: Cab,
+    month: Month,
+    directory: Path,
+    report: Progress | None = None,
 ) -> MonthFile:
-    """Bring a month to `directory`, unless what is there is what the bucket holds.
-
-    The bucket's object and the local copy are the same while source, ETag and size agree.
+    """Have a month in `directory`: a file of the user's, or the bucket's as it is now.
 
     Raises:
         DataError: the object is missing, or is no month of this cab type.
         TransientSourceError: the server failed in a way worth a retry.
         SourceError: the server refused.
+        StorageError: the disk did not take it.
     """
-    key = _full_key(bucket, f"{prefix}/{month.file_name(cab.name)}")
-    source = f"s3://{bucket.bucket_name}/{key}"
-    path = directory / month.file_name(cab.name)
-    with _named_errors(source):
-        client = bucket.credentials.get_s3_client()
-        try:
-            head = client.head_object(Bucket=bucket.bucket_name, Key=key)
-        except ClientError as error:
-            if _read_status(error) == 404:
-                # S3 answers the same for a missing bucket; this raises if that is the matter.
-                client.head_bucket(Bucket=bucket.bucket_name)
-            raise
-        etag, size = head["ETag"], head["ContentLength"]
-        kept = read_sidecar(path) if path.is_file() else None
-        if kept is None or (kept.source, kept.etag, kept.size) != (source, etag, size):
+    key = _make_key(bucket, prefix, month.file_name(cab.name))
+    source = BucketObject(bucket, key, read_settings(TransferSettings), report)
+    return obtain_month(directory, cab, month, source)
 
-            def write(target: Path) -> None:
-                client.download_file(bucket.bucket_name, key, str(target))
-                if target.stat().st_size != size:
-                    raise TransientSourceError(
-                        f"{source} sent {target.stat().st_size:,} bytes where {size:,} were "
-                        "listed; try again."
-                    )
 
-            place_month(path, cab, source, etag, write)
-    return verify_month(path, cab, month)
+@dataclass(frozen=True)
+class BucketObject:
+    """A month's file in a bucket, under its exact key."""
+
+    bucket: S3Bucket
+    key: str
+    settings: TransferSettings
+    report: Progress | None = None
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.bucket.bucket_name}/{self.key}"
+
+    def fetch(self, known: Sidecar | None, target: Path) -> Delivery | None:
+        """Download the object to `target`, unless its ETag is still the known one.
+
+        Raises:
+            DataError: the object is missing.
+            TransientSourceError, SourceError: the server failed or refused.
+        """
+        begun = time.monotonic()
+        place = {"Bucket": self.bucket.bucket_name, "Key": self.key}
+        unless = {"IfNoneMatch": known.etag} if known and known.etag else {}
+        with _named_errors(self.address):
+            client = self.bucket.credentials.get_s3_client()
+            try:
+                found = client.get_object(**place, **unless)
+            except ClientError as error:
+                if known is not None and _read_status(error) == httpx.codes.NOT_MODIFIED:
+                    return None
+                raise
+            with closing(found["Body"]) as body:
+                if known is not None and found["ETag"] == known.etag:
+                    return None  # a server that knows no conditions
+                transfer = Transfer(self.address, self.settings, begun, self.report)
+                size = int(found["ContentLength"])
+                sha256 = transfer.receive(body.iter_chunks(CHUNK_BYTES), size, target)
+        modified = found["LastModified"].isoformat()
+        return Delivery(found["ETag"], modified, size, sha256)
 
 
 def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
-    """Upload a model directory's files, the manifest last.
+    """Upload a model directory and read it back; then point `latest.json` beside it there.
+
+    The manifest is the last of the directory's files, so that a model cut off in uploading is
+    none; the pointer comes after all of them were found in the bucket as they are here.
 
     Args:
         directory: as `save_model` returned it, `.../<cab>/<month>-<id>`.
@@ -141,22 +188,40 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
         `s3://<bucket>/<prefix>/<cab>/<month>-<id>`.
 
     Raises:
-        TransientSourceError, SourceError: as `fetch_month`.
+        TransientSourceError, SourceError: as `locate_month`; also when what was uploaded does not
+            read back the same.
     """
-    folder = _full_key(bucket, f"{prefix}/{directory.parent.name}/{directory.name}")
-    location = f"s3://{bucket.bucket_name}/{folder}"
+    cab, name = directory.parent.name, directory.name
+    folder = _make_key(bucket, prefix, cab)
+    location = f"s3://{bucket.bucket_name}/{folder}/{name}"
     with _named_errors(location):
         client = bucket.credentials.get_s3_client()
         for path in sorted(directory.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
-            with path.open("rb") as file:
-                key = f"{folder}/{path.name}"
-                client.put_object(Bucket=bucket.bucket_name, Key=key, Body=file)
+            _put(client, bucket.bucket_name, f"{folder}/{name}/{path.name}", path.read_bytes())
+        pointer = {"model": name, "manifest_sha256": hash_file(directory / MANIFEST_FILE)}
+        content = json.dumps(pointer, indent=2).encode() + b"\n"
+        _put(client, bucket.bucket_name, f"{folder}/{POINTER_FILE}", content)
     return location
 
 
-def _full_key(bucket: S3Bucket, key: str) -> str:
+def _put(client: Any, bucket: str, key: str, content: bytes) -> None:
+    client.put_object(Bucket=bucket, Key=key, Body=content)
+    with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+        if body.read() != content:
+            raise TransientSourceError(
+                f"s3://{bucket}/{key} does not read back as it was uploaded: another run is "
+                "writing there, or the server loses bytes; try again."
+            )
+
+
+def _make_key(bucket: S3Bucket, *parts: str) -> str:
+    """The exact key below the folder that the block may have.
+
+    Raises:
+        InputError: the folder could lead elsewhere.
+    """
     folder = bucket.bucket_folder.strip("/")
-    return f"{folder}/{key}" if folder else key
+    return "/".join([check_key_prefix(folder, "bucket_folder"), *parts] if folder else parts)
 
 
 @contextmanager
@@ -166,7 +231,7 @@ def _named_errors(location: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _name_client_error(location, error) from error
-    except (HTTPClientError, EndpointConnectionError) as error:
+    except (HTTPClientError, EndpointConnectionError, IncompleteReadError) as error:
         raise TransientSourceError(
             f"{location} could not be reached ({error}): check the block's endpoint and network."
         ) from error
@@ -182,16 +247,20 @@ def _name_client_error(location: str, error: ClientError) -> Exception:
     response: Mapping[str, Any] = error.response
     code = str(response.get("Error", {}).get("Code", ""))
     status = _read_status(error)
-    if code == "NoSuchBucket" or (status == 404 and error.operation_name == "HeadBucket"):
+    if code == "NoSuchBucket":
         return SourceError(f"{location}: the bucket does not exist; correct the block.")
     if status == 404:
         return DataError(f"{location} does not exist: upload it, or correct the prefix.")
     if status == 403:
         return SourceError(
-            f"{location}: access denied ({code}); check the block's key, secret and policy."
+            f"{location}: access denied ({code}); check the block's key, secret and policy. (S3 "
+            "denies what is missing, too, to those who may not list the bucket.)"
         )
-    if status in (408, 429) or status >= 500:
-        return TransientSourceError(f"{location}: the server answered {status} ({code}).")
+    if status in (408, 429) or status >= 500 or code in TRANSIENT_CODES:
+        return TransientSourceError(
+            f"{location}: the server answered {status} ({code}): it is busy or failing; try again "
+            "later."
+        )
     return SourceError(f"{location}: the server answered {status} ({error}).")
 
 
