@@ -6,7 +6,7 @@ LOCKS := requirements-setup.lock requirements-dev.lock
 # Real months: make run RUN="--year 2023 --month 1"
 RUN ?= --year 2025 --month 1 --data-dir data/sample --offline
 
-.PHONY: help setup run test lint format bench lock sample clean
+.PHONY: help setup run test lint audit format bench lock sample clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,9 @@ lint: $(SETUP)  ## ruff, mypy strict, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
+
+audit: $(SETUP)  ## known vulnerabilities of the locked requirements; reports, never fails
+	$(BIN)/python .ci/audit.py
 
 format: $(SETUP)  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
