@@ -230,7 +230,7 @@ def test_month_missing_offline(refuse: Refuse) -> None:
     message = refuse(*JANUARY, "--offline")
     assert re.fullmatch(
         r"data/green_tripdata_2023-01\.parquet is missing and offline is set: download "
-        r"http://\S+/green_tripdata_2023-01\.parquet and place it there, or run without offline\.",
+        r"https://\S+/green_tripdata_2023-01\.parquet and place it there, or run without offline\.",
         message,
     )
 

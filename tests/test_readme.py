@@ -8,7 +8,15 @@ import yaml
 
 from taxi_duration.cli import make_parser
 from taxi_duration.options import LocalOptions
+from taxi_duration.settings import Thresholds, TlcSettings, TransferSettings
 from tests.months import FEBRUARY, JANUARY
+
+SETTINGS = {
+    f"{kind.model_config['env_prefix']}{name}".upper(): field.default
+    for kind in (TlcSettings, TransferSettings, Thresholds)
+    for name, field in kind.model_fields.items()
+}
+TLC = "the TLC's own"
 
 REPOSITORY = Path(__file__).parents[1]
 README = (REPOSITORY / "README.md").read_text("utf-8")
@@ -51,7 +59,13 @@ def test_every_setting_named_is_read_by_the_code() -> None:
         if path.suffix == ".py" and path != Path(__file__)
     )
     for name in set(re.findall(r"\b(?:TAXI_DURATION|MLFLOW|AWS)_[A-Z0-9_]+", README)):
-        assert name in code, name
+        assert name in code or name in SETTINGS, name
+
+
+def test_every_setting_is_named_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(TAXI_DURATION_\w+)` \|.*\| (.+) \|$", README, re.MULTILINE))
+    for name, default in SETTINGS.items():
+        assert rows[name] in (f"{default:g}" if isinstance(default, float) else str(default), TLC)
 
 
 def test_every_link_and_picture_is_there() -> None:
