@@ -29,9 +29,17 @@ def show_progress(what: str) -> Iterator[Progress | None]:
         yield _update_artifact(what)
     elif sys.stderr.isatty():
         columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda received, total: bar.update(task, completed=received, total=total)
+        bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(what, total=None)
+
+        def report(received: int, total: int | None) -> None:
+            bar.start()  # not before: often nothing has to come, and a bar would only flash
+            bar.update(task, completed=received, total=total)
+
+        try:
+            yield report
+        finally:
+            bar.stop()
     else:
         yield None
 
