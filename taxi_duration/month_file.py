@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from threading import Event, Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
+from taxi_duration.contract import CABS, KINDS, TIME, ZONE, Cab, describe_drift
 from taxi_duration.errors import DataError
+from taxi_duration.footer import check_columns, name_damage, open_parquet
+from taxi_duration.funnel import RowFunnel, check_row_count
 from taxi_duration.month import Month
-from taxi_duration.trips import CABS, Cab, Raw, RowFunnel, Trips, clean_trips, match_columns
-
-MAX_ROWS = 30_000_000
-"""Twice the busiest yellow month; a file that claims more is refused before it is read."""
+from taxi_duration.settings import Thresholds
+from taxi_duration.trips import Raw, Trips, clean_trips
 
 CHUNK_ROWS = 1 << 16
 LANES = 2
 """Threads that reduce a file, which take its chunks in turn."""
 
-REQUIRED_COLUMNS = tuple(CABS["green"].columns)
+EARLIER_MONTHS = 12
+"""Whose row counts a month's is compared with, where their files are beside it."""
 
 
 @dataclass(frozen=True)
@@ -50,22 +54,67 @@ def check_footer(path: Path, cab: Cab | None = None) -> int:
         How many rows it says it holds.
 
     Raises:
-        DataError: not a parquet file, a required column missing, or more than `MAX_ROWS` rows.
+        DataError: not a parquet file, a required column missing or of a type that cannot be read,
+            or more rows or bytes than a month has.
     """
-    with _open_parquet(path) as parquet:
-        _check(parquet, path, REQUIRED_COLUMNS, cab)
+    with open_parquet(path) as parquet:
+        check_columns(parquet, path, KINDS, cab)
         return int(parquet.metadata.num_rows)
 
 
+def find_drift(path: Path, cab: Cab) -> tuple[str, ...]:
+    """Say in which harmless ways a file's columns differ from all the TLC's so far.
+
+    Returns:
+        Sentences, as `describe_drift`; they follow from the file's footer alone.
+
+    Raises:
+        DataError: as `check_footer`.
+    """
+    with open_parquet(path) as parquet:
+        check_columns(parquet, path, KINDS, cab)
+        return describe_drift({field.name: str(field.type) for field in parquet.schema_arrow}, cab)
+
+
+def check_rows_against_earlier(path: Path, cab: Cab, month: Month, thresholds: Thresholds) -> None:
+    """Refuse a month with far fewer or more rows than the months before it that are beside it.
+
+    A synthetic file is compared with synthetic ones. Only footers are read, and earlier files that
+    are unreadable count for nothing.
+
+    Raises:
+        DataError: as `check_footer` and `check_row_count`; the message names the file.
+    """
+    rows = check_footer(path, cab)
+    prefix = path.name.removesuffix(month.file_name(cab.name))
+    earlier_rows = []
+    for earlier in month.shift(-1).window(EARLIER_MONTHS):
+        with suppress(DataError):
+            known = path.with_name(f"{prefix}{earlier.file_name(cab.name)}")
+            earlier_rows.append(check_footer(known, cab))
+    try:
+        check_row_count(rows, earlier_rows, thresholds)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def check_funnel(path: Path, funnel: RowFunnel, thresholds: Thresholds | None = None) -> None:
+    """`RowFunnel.check`, with the file's path in the message."""
+    try:
+        funnel.check(thresholds)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
 def read_trips(
-    path: str | Path, cab: Cab | None = None, columns: Iterable[str] = REQUIRED_COLUMNS
+    path: str | Path, cab: Cab | None = None, columns: Iterable[str] = tuple(KINDS)
 ) -> pd.DataFrame:
     """Read the required columns of a month's file and no others.
 
     Args:
         path: a TLC parquet file, or any parquet file with its column names.
         cab: the cab type whose column names count; any when None.
-        columns: which columns, by our names (keys of `Cab.columns`).
+        columns: which columns, by our names (keys of `Cab.required`).
 
     Returns:
         One row a trip, columns as the file names them.
@@ -74,9 +123,9 @@ def read_trips(
         DataError: as `check_footer`; also when the file is absent or its pages are damaged.
     """
     path = Path(path)
-    with _open_parquet(path) as parquet:
-        names = _check(parquet, path, columns, cab)
-        with _damage_named(path):
+    with open_parquet(path) as parquet:
+        names = [*check_columns(parquet, path, columns, cab)]
+        with name_damage(path):
             trips: pd.DataFrame = parquet.read(columns=names).to_pandas()
     return trips
 
@@ -89,6 +138,7 @@ def reduce_trips(
     reduce: Callable[[Iterator[Trips]], Result],
     cab: Cab | None = None,
     month: Month | None = None,
+    thresholds: Thresholds | None = None,
 ) -> tuple[list[Result], RowFunnel]:
     """Read and clean a month's file once, in chunks, and reduce the chunks in `LANES` threads.
 
@@ -97,12 +147,14 @@ def reduce_trips(
 
     Args:
         reduce: takes the cleaned trips of one lane, chunk by chunk; called once a lane.
+        thresholds: the data contract's, which the month must keep; None asks only for a trip.
 
     Returns:
         What `reduce` returned for each lane, and the row funnel of the file.
 
     Raises:
-        DataError: as `read_trips`; also when no trip is left. The message names the file.
+        DataError: as `read_trips`; also when no trip is left or the data contract is broken. The
+            message names the file.
     """
     path = Path(path)
     funnels: list[list[RowFunnel]] = [[] for _ in range(LANES)]
@@ -125,27 +177,53 @@ def reduce_trips(
     try:
         with ThreadPoolExecutor(LANES) as threads:
             results = list(threads.map(run, range(LANES), _deal(_read_chunks(path, cab), failed)))
-        first, *others = [funnel for lane in funnels for funnel in lane] or [
-            clean_trips(_read_nothing(path, cab), month)[1]
-        ]
-        total = sum(others, first)
-        total.check()
-        pa.default_memory_pool().release_unused()
     except DataError as error:
         if str(error).startswith(str(path)):
             raise
         raise DataError(f"{path}: {error} Choose another month, or fetch it again.") from error
+    first, *others = [funnel for lane in funnels for funnel in lane] or [_count_nothing(month)]
+    total = sum(others, first)
+    check_funnel(path, total, thresholds)
+    pa.default_memory_pool().release_unused()
     return results, total
 
 
+def _count_nothing(month: Month | None) -> RowFunnel:
+    nothing = {
+        name: np.empty(0, "datetime64[us]" if KINDS[ours] == TIME else float)
+        for ours, name in CABS["green"].columns.items()
+    }
+    return clean_trips(nothing, month)[1]
+
+
 def _read_chunks(path: Path, cab: Cab | None) -> Iterator[Raw]:
-    with _open_parquet(path) as parquet, _damage_named(path):
-        names = _check(parquet, path, REQUIRED_COLUMNS, cab)
-        for batch in parquet.iter_batches(CHUNK_ROWS, columns=names):
-            yield {
-                name: column.to_numpy(zero_copy_only=False)
-                for name, column in zip(batch.schema.names, batch.columns, strict=True)
-            }
+    with open_parquet(path) as parquet:
+        matched = check_columns(parquet, path, KINDS, cab)
+        batches = parquet.iter_batches(CHUNK_ROWS, columns=[*matched])
+        missing = parquet.metadata.num_rows
+        while True:
+            with name_damage(path):
+                batch = next(batches, None)
+                if batch is None:
+                    break
+                chunk = {name: _convert(batch[name], ours) for name, ours in matched.items()}
+            missing -= batch.num_rows
+            yield chunk
+        if missing:
+            raise DataError(
+                f"{path} is damaged: it claims {parquet.metadata.num_rows:,} rows and has "
+                f"{parquet.metadata.num_rows - missing:,}. Delete it and fetch it again."
+            )
+
+
+def _convert(column: pa.Array, ours: str) -> npt.NDArray[Any]:
+    """An array of the one type that columns of this kind have; zones may be any integers."""
+    kind = pa.timestamp("us") if KINDS[ours] == TIME else pa.float64()
+    is_zone = KINDS[ours] == ZONE and pa.types.is_integer(column.type)
+    if column.type != kind and not is_zone:
+        column = column.cast(options=pc.CastOptions(kind, allow_time_truncate=True))
+    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return values
 
 
 def _deal(chunks: Iterator[Raw], failed: Event) -> list[Iterator[Raw]]:
@@ -169,53 +247,3 @@ def _deal(chunks: Iterator[Raw], failed: Event) -> list[Iterator[Raw]]:
             yield chunk
 
     return [take(own) for own in dealt]
-
-
-def _read_nothing(path: Path, cab: Cab | None) -> Raw:
-    with _open_parquet(path) as parquet:
-        names = _check(parquet, path, REQUIRED_COLUMNS, cab)
-        nothing = parquet.schema_arrow.empty_table().select(names)
-    return {name: nothing[name].to_numpy() for name in names}
-
-
-@contextmanager
-def _damage_named(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is damaged: {str(error).rstrip('.')}. Delete it and fetch it again."
-        ) from error
-
-
-def _open_parquet(path: Path) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist: give the path of a month's file.") from error
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(
-            f"{path} is not a parquet file: {str(error).rstrip('.')}. Delete it and fetch it again."
-        ) from error
-
-
-def _check(
-    parquet: pq.ParquetFile, path: Path, columns: Iterable[str], cab: Cab | None
-) -> list[str]:
-    rows = parquet.metadata.num_rows
-    if rows > MAX_ROWS:
-        raise DataError(f"{path} claims {rows:,} rows; a month has at most {MAX_ROWS:,}.")
-    schema = parquet.schema_arrow
-    try:
-        names = list(match_columns(schema.names, columns, cab))
-        for name in names:
-            kind = schema.field(name).type
-            # Read as numbers, it would be taken for New York's time whatever its zone.
-            if pa.types.is_timestamp(kind) and kind.tz:
-                raise DataError(
-                    f"column {name} holds {kind}, which cannot be read as times: the TLC's have no "
-                    "time zone; convert it to New York's time and drop the zone."
-                )
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
-    return names

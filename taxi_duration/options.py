@@ -14,11 +14,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
+from taxi_duration.contract import CABS, Cab, check_month, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.features import FEATURE_SETS, FeatureSet, get_feature_set
 from taxi_duration.month import FIRST_YEAR, Month, newest_published
 from taxi_duration.regression import check_alpha
-from taxi_duration.trips import CABS, Cab, check_month, get_cab
 
 MOST_TRAIN_MONTHS = 120
 

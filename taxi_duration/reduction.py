@@ -21,15 +21,18 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from taxi_duration.contract import Cab
 from taxi_duration.disk import check_directory, flush_to_disk, hash_file, stage
 from taxi_duration.encoding import HOURS, PAIRS, ZONES, Floats
 from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.features import FeatureSet
+from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
-from taxi_duration.month_file import check_footer, reduce_trips
+from taxi_duration.month_file import check_footer, check_funnel, reduce_trips
+from taxi_duration.settings import Thresholds
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import tabulate
-from taxi_duration.trips import Cab, RowFunnel, Trips
+from taxi_duration.trips import Trips
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -71,8 +74,12 @@ def reduce_month(
     month: Month | None = None,
     *,
     with_medians: bool = False,
+    thresholds: Thresholds | None = None,
 ) -> MonthSums:
     """Read a month's file once, in chunks, and reduce it.
+
+    Args:
+        thresholds: the data contract's, which the month must keep; None asks only for a trip.
 
     Raises:
         DataError: as `reduce_trips`.
@@ -89,7 +96,7 @@ def reduce_month(
 
         return tabulate(noted(), feature_set), keys
 
-    lanes, funnel = reduce_trips(path, reduce, cab, month)
+    lanes, funnel = reduce_trips(path, reduce, cab, month, thresholds)
     first, *others = [tables for tables, _ in lanes]
     for lane in others:
         first = [a + b for a, b in zip(first, lane, strict=True)]
@@ -106,11 +113,14 @@ def recall_month(
     *,
     sha256: str | None = None,
     with_medians: bool = False,
+    thresholds: Thresholds | None = None,
 ) -> KeptMonth:
     """Have a month's sums kept in a directory: those that are there already, or new ones.
 
     Args:
         sha256: of the file, when it is known; else the file is hashed.
+        thresholds: as in `reduce_month`; a month that breaks them is not kept, and one that was
+            kept under others is asked again.
 
     Raises:
         InputError: the directory is a file.
@@ -133,12 +143,15 @@ def recall_month(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = directory / f"{month or Path(path).stem}-{digest[:16]}.npz"
     try:
-        return KeptMonth(kept, load_sums(kept, feature_set), was_there=True)
+        sums = load_sums(kept, feature_set)
     except UNREADABLE:
-        pass
-    sums = reduce_month(path, feature_set, cab, month, with_medians=with_medians)
-    save_sums(kept, sums)
-    return KeptMonth(kept, sums, was_there=False)
+        sums = reduce_month(
+            path, feature_set, cab, month, with_medians=with_medians, thresholds=thresholds
+        )
+        save_sums(kept, sums)
+        return KeptMonth(kept, sums, was_there=False)
+    check_funnel(Path(path), sums.funnel, thresholds)
+    return KeptMonth(kept, sums, was_there=True)
 
 
 @cache

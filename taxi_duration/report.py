@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 from taxi_duration.evaluation import Evaluation
+from taxi_duration.funnel import RowFunnel, find_limit
 from taxi_duration.month import Month
+from taxi_duration.settings import Thresholds
 from taxi_duration.training import Training
-from taxi_duration.trips import RowFunnel
 from taxi_duration.version import __version__
 
 Report = dict[str, Any]
@@ -39,12 +41,16 @@ def build_report(
     validation: Evaluation,
     baselines: Mapping[str, Evaluation],
     inputs: Mapping[str, str],
+    thresholds: Thresholds,
+    drift: Mapping[str, Sequence[str]],
 ) -> Report:
     """Put a run's figures in order.
 
     Args:
         inputs: file name -> sha256 of its bytes.
         baselines: name -> its errors on the validation month.
+        thresholds: the data contract's, which each month kept.
+        drift: file name -> sentences on what is new about its columns.
 
     Returns:
         The report; errors in minutes, rows as counts. The training RMSE and the trials' are
@@ -70,6 +76,8 @@ def build_report(
             name: {"rmse": errors.rmse, "mae": errors.mae} for name, errors in baselines.items()
         },
         "inputs": dict(sorted(inputs.items())),
+        "thresholds": thresholds.model_dump(),
+        "drift": {name: list(said) for name, said in sorted(drift.items()) if said},
         "versions": read_versions(),
     }
 
@@ -80,24 +88,40 @@ def _describe(funnel: RowFunnel) -> dict[str, Any]:
         "rows_kept": funnel.rows_kept,
         "dropped": funnel.dropped,
         "noted": funnel.noted,
+        "broken": funnel.broken,
     }
 
 
 def collect_metrics(report: Report) -> dict[str, float]:
-    """The report's figures as flat names, such as `validation_rmse`, errors in minutes."""
+    """The report's figures as flat names, such as `validation_rmse`, errors in minutes.
+
+    A rule of the data contract counts as `train_zone_missing`; trips that were dropped or kept and
+    noted as `train_dropped_shorter_than_1_minute` and `train_noted_zero_distance`.
+    """
     metrics = {
         f"{part}_{name}": float(report[part][name])
         for part in ("train", "validation")
         for name in ("rmse", "mae", "rows_read", "rows_kept")
         if name in report[part]
     }
+    for part in ("train", "validation"):
+        for counts, prefix in (("broken", ""), ("dropped", "dropped "), ("noted", "noted ")):
+            for rule, count in report[part][counts].items():
+                name = re.sub(r"\W", "_", f"{part} {prefix}{rule}")
+                metrics[name] = float(count)
     for name, errors in report["baselines"].items():
         metrics[f"{name}_rmse"] = float(errors["rmse"])
     return metrics
 
 
-def render_markdown(report: Report, run_link: str, model_location: str) -> str:
-    """The report as the markdown shown in Prefect: three tables and where the run is kept."""
+def render_markdown(
+    report: Report, run_link: str, model_location: str, notices: Sequence[str] = ()
+) -> str:
+    """The report as the markdown shown in Prefect: tables, and where the run is kept.
+
+    Args:
+        notices: sentences on this run that do not follow from the report.
+    """
     train, validation = report["train"], report["validation"]
     model_rmse = validation["rmse"]
     months = ", ".join(train["months"])
@@ -138,6 +162,21 @@ def render_markdown(report: Report, run_link: str, model_location: str) -> str:
                 ],
             ),
             _table(
+                (
+                    "contract: rows",
+                    f"training {months}",
+                    f"validation {validation['month']}",
+                    "limit a month",
+                ),
+                [
+                    (rule, f"{count:,}", f"{validation['broken'][rule]:,}", f"{limit:.4g} %")
+                    for rule, count in train["broken"].items()
+                    for limit in [100 * find_limit(rule, Thresholds(**report["thresholds"]))]
+                ],
+            ),
+            *_describe_drift(report["drift"]),
+            *_list("To know about this run's months", notices),
+            _table(
                 ("file", "sha256"),
                 [(f"`{name}`", f"`{digest}`") for name, digest in report["inputs"].items()],
             ),
@@ -145,6 +184,15 @@ def render_markdown(report: Report, run_link: str, model_location: str) -> str:
             f"Model: `{model_location}`",
         ]
     )
+
+
+def _describe_drift(drift: Mapping[str, Sequence[str]]) -> list[str]:
+    said = [f"`{name}`: {sentence}" for name, each in drift.items() for sentence in each]
+    return _list("New about the columns, and of no harm", said)
+
+
+def _list(title: str, sentences: Sequence[str]) -> list[str]:
+    return [f"{title}:\n\n" + "\n".join(f"- {each}" for each in sentences)] if sentences else []
 
 
 def _describe_trials(trials: Sequence[Mapping[str, float]]) -> str:

@@ -19,6 +19,7 @@ from taxi_duration.model import DurationModel
 from taxi_duration.month_file import LANES
 from taxi_duration.reduction import recall_month, reduce_month
 from taxi_duration.regression import NormalEquations, Sums, check_alpha
+from taxi_duration.settings import Thresholds, read_settings
 from taxi_duration.tables import Layout, Tables
 
 _BLAS = Lock()
@@ -91,8 +92,9 @@ def train_model(
             reads only the new month; None keeps nothing.
 
     Raises:
-        InputError: no path, an unknown feature set, or a negative or non-finite alpha.
-        DataError: a file is missing, unreadable or leaves no trip.
+        InputError: no path, an unknown feature set, a negative or non-finite alpha, or a
+            threshold in the environment that is none.
+        DataError: a file is missing, unreadable, leaves no trip or breaks the data contract.
     """
     if not paths:
         raise InputError("paths is empty: give at least one month's file.")
@@ -100,11 +102,13 @@ def train_model(
         raise InputError(f"paths is the single path {paths}: give a list of paths.")
     feature_set = get_feature_set(features) if isinstance(features, str) else features
     chosen = None if alpha is None else check_alpha(alpha)
+    thresholds = read_settings(Thresholds)
 
     def read(path: str | Path) -> list[Tables]:
         if sums_directory is None:
-            return reduce_month(path, feature_set).tables
-        return recall_month(Path(sums_directory), path, feature_set).sums.tables
+            return reduce_month(path, feature_set, thresholds=thresholds).tables
+        directory = Path(sums_directory)
+        return recall_month(directory, path, feature_set, thresholds=thresholds).sums.tables
 
     months = [functools.partial(read, path) for path in paths]
     return fit_window(sum_window(feature_set, months), chosen).model

@@ -7,9 +7,15 @@ import pandas as pd
 from taxi_duration.month import Month
 
 
-def write_month(path: Path, *, minutes: float = 10.0, without: str | None = None) -> Path:
+def write_month(
+    path: Path,
+    *,
+    minutes: float = 10.0,
+    without: str | None = None,
+    month: Month | None = None,
+) -> Path:
     """Write a green month of twelve alike trips, of so many minutes, `without` a column."""
-    pickup = pd.Timestamp("2023-01-10 08:00:00")
+    pickup = pd.Timestamp(f"{month or '2023-01'}-10 08:00:00")
     trips = pd.DataFrame(
         {
             "lpep_pickup_datetime": [pickup + pd.Timedelta(hours=hour) for hour in range(12)],
@@ -28,7 +34,8 @@ def write_month(path: Path, *, minutes: float = 10.0, without: str | None = None
 def write_months(directory: Path, first: Month, **changes: object) -> Path:
     """Write a training month and the one that validates it."""
     for month in (first, first.next):
-        write_month(directory / month.file_name("green"), **changes)  # type: ignore[arg-type]
+        path = directory / month.file_name("green")
+        write_month(path, month=month, **changes)  # type: ignore[arg-type]
     return directory
 
 

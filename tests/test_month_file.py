@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_duration import DataError, train_model
+from taxi_duration.contract import CABS
 from taxi_duration.month import Month
 from taxi_duration.month_file import CHUNK_ROWS, LANES, check_footer, read_trips, reduce_trips
-from taxi_duration.trips import CABS, Trips, clean_trips
+from taxi_duration.trips import Trips, clean_trips
 from tests.months import JANUARY, write_month
 
 
@@ -133,14 +134,14 @@ def test_a_null_in_one_chunk_only_drops_its_row(tmp_path: Path) -> None:
     path = tmp_path / "null.parquet"
     pq.write_table(table.set_column(place, "PULocationID", zones), path, row_group_size=12)
     _, funnel = collect(path)
-    assert funnel.dropped["required value missing"] == 1
+    assert funnel.dropped["zone missing"] == 1
     assert funnel.rows_kept == 35
 
 
 def test_a_file_that_claims_too_many_rows_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taxi_duration.month_file.MAX_ROWS", 19_600)
+    monkeypatch.setattr("taxi_duration.footer.MAX_ROWS", 19_600)
     assert train_model([JANUARY], "course").columns > 0
-    monkeypatch.setattr("taxi_duration.month_file.MAX_ROWS", 19_599)
+    monkeypatch.setattr("taxi_duration.footer.MAX_ROWS", 19_599)
     with pytest.raises(DataError, match=r"claims 19,600 rows; a month has at most 19,599\."):
         train_model([JANUARY])
 

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from taxi_duration.contract import CABS
 from taxi_duration.disk import check_writable
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.month import Month
 from taxi_duration.options import LocalOptions, S3Options, make_plan, read_options
 from taxi_duration.tlc import check_months
-from taxi_duration.trips import CABS
 
 TODAY = date(2023, 6, 15)
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from taxi_duration import DataError, InputError, train_model
+from taxi_duration.contract import CABS
 from taxi_duration.disk import hash_file
 from taxi_duration.errors import StorageError
 from taxi_duration.evaluation import find_medians, make_keys
@@ -16,7 +17,7 @@ from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import load_sums, recall_month, reduce_month, save_sums
-from taxi_duration.trips import CABS, clean_trips
+from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY, JANUARY, write_month
 from tests.test_evaluation import look_up
 

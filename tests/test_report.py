@@ -1,12 +1,14 @@
+import json
 from dataclasses import replace
 
 import pytest
 
 from taxi_duration.evaluation import Evaluation
+from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.report import Report, build_report, collect_metrics, render_markdown
+from taxi_duration.settings import Thresholds
 from taxi_duration.training import Trial
-from taxi_duration.trips import RowFunnel
 from tests.months import JANUARY
 from tests.trained import train_on
 
@@ -19,15 +21,29 @@ def report() -> Report:
         cab="green",
         training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
         train_months=[Month(2022, 12), Month(2023, 1)],
-        train_funnel=RowFunnel(1200, {"shorter than 1 minute": 200}, 1000, {"zero distance": 7}),
+        train_funnel=RowFunnel(
+            1200,
+            {"shorter than 1 minute": 200},
+            1000,
+            {"zero distance": 7},
+            {"zone missing": 4, "not within 1 to 60 minutes": 1_099},
+        ),
         validation_month=Month(2023, 2),
-        validation_funnel=RowFunnel(600, {"shorter than 1 minute": 50}, 550, {"zero distance": 3}),
+        validation_funnel=RowFunnel(
+            600,
+            {"shorter than 1 minute": 50},
+            550,
+            {"zero distance": 3},
+            {"zone missing": 0, "not within 1 to 60 minutes": 50},
+        ),
         validation=Evaluation(rmse=6.0, mae=4.0, rows=550),
         baselines={
             "mean": Evaluation(rmse=12.0, mae=9.0, rows=550),
             "zone_pair_median": Evaluation(rmse=5.0, mae=4.5, rows=550),
         },
         inputs={"green_tripdata_2023-01.parquet": "cd", "green_tripdata_2022-12.parquet": "ab"},
+        thresholds=Thresholds(most_null_zones=0.125),
+        drift={"b.parquet": ("column x is new.", "column y is new."), "a.parquet": ()},
     )
 
 
@@ -45,6 +61,19 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
     assert report["baselines"]["zone_pair_median"]["rmse"] == 5.0
     assert list(report["inputs"].values()) == ["ab", "cd"]
     assert {"python", "scikit-learn", "taxi_duration"} <= report["versions"].keys()
+    assert report["train"]["broken"] == {"zone missing": 4, "not within 1 to 60 minutes": 1_099}
+    assert report["validation"]["broken"]["zone missing"] == 0
+    assert report["thresholds"] == {
+        "most_outside_month": 0.05,
+        "most_negative_durations": 0.05,
+        "fewest_within_hour": 0.85,
+        "most_null_zones": 0.125,
+        "most_zones_out_of_range": 0.001,
+        "fewest_rows": 0.5,
+        "most_rows": 2.0,
+    }
+    assert report["drift"] == {"b.parquet": ["column x is new.", "column y is new."]}
+    assert json.loads(json.dumps(report)) == report
 
 
 def test_metrics_are_the_reports_figures(report: Report) -> None:
@@ -56,6 +85,14 @@ def test_metrics_are_the_reports_figures(report: Report) -> None:
         "validation_mae": 4.0,
         "validation_rows_read": 600.0,
         "validation_rows_kept": 550.0,
+        "train_zone_missing": 4.0,
+        "train_not_within_1_to_60_minutes": 1099.0,
+        "train_dropped_shorter_than_1_minute": 200.0,
+        "train_noted_zero_distance": 7.0,
+        "validation_zone_missing": 0.0,
+        "validation_not_within_1_to_60_minutes": 50.0,
+        "validation_dropped_shorter_than_1_minute": 50.0,
+        "validation_noted_zero_distance": 3.0,
         "mean_rmse": 12.0,
         "zone_pair_median_rmse": 5.0,
     }
@@ -73,6 +110,9 @@ def test_the_markdown_compares_and_links(report: Report) -> None:
     assert "| training mean | 12.0000 | 50.0% lower |" in lines
     assert "| read | 1,200 | 600 |" in lines
     assert "| dropped: shorter than 1 minute | 200 | 50 |" in lines
+    assert "| zone missing | 4 | 0 | 12.5 % |" in lines
+    assert "| not within 1 to 60 minutes | 1,099 | 50 | 15 % |" in lines
+    assert "- `b.parquet`: column y is new." in lines
     assert "MLflow run: [abc](http://127.0.0.1:5000/#/x)" in lines
 
 
@@ -86,6 +126,11 @@ def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
     for block in render_markdown(report, "x", "y").split("\n\n"):
         rows = [line.count(" | ") for line in block.splitlines() if line.startswith("|")]
         assert len(set(rows)) <= 1
+
+
+def test_drift_is_shown_only_where_there_is_some(report: Report) -> None:
+    assert "New about the columns" in render_markdown(report, "x", "y")
+    assert "New about the columns" not in render_markdown({**report, "drift": {}}, "x", "y")
 
 
 def test_without_trials_none_are_told(report: Report) -> None:

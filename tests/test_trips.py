@@ -4,9 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from taxi_duration.contract import CABS, EARLIEST, LATEST, check_month, get_cab
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.month import Month
-from taxi_duration.trips import CABS, Trips, check_month, clean_trips, get_cab, select_columns
+from taxi_duration.trips import Trips, clean_trips, select_columns
 
 START = pd.Timestamp("2023-01-10 08:00:00")
 
@@ -39,18 +40,66 @@ def test_both_ends_of_one_to_sixty_minutes_are_kept() -> None:
 
 
 def test_each_dropped_row_counts_under_the_first_rule_it_breaks() -> None:
-    raw = raw_trips([-5, 0, 30, 600, 4000, -5, 30])
+    raw = raw_trips([-5, 0, 30, 600, 4000, -5, 30, -5])
     raw.loc[5, "trip_distance"] = np.inf
     raw.loc[[5, 6], "PULocationID"] = 266
+    raw.loc[[6, 7], "DOLocationID"] = None
     _, funnel = clean_trips(raw)
     assert funnel.dropped == {
-        "required value missing": 1,
-        "zone not 1 to 265": 1,
+        "zone missing": 2,
+        "time or distance missing": 1,
+        "zone not 1 to 265": 0,
         "drop-off not after pick-up": 2,
         "shorter than 1 minute": 1,
         "longer than 60 minutes": 1,
     }
     assert funnel.rows_read == funnel.rows_kept + sum(funnel.dropped.values())
+
+
+def test_a_row_counts_under_every_rule_of_the_contract_it_breaks() -> None:
+    raw = raw_trips([-5, 0, 30, 600, 4000, 600, 600])
+    raw["PULocationID"] = [266, 74, 74, 0, None, 74.5, 265]
+    raw["DOLocationID"] = [None, 74, 74, 75, 75, 75, None]
+    raw.loc[[3, 4], "lpep_pickup_datetime"] = pd.Timestamp("2023-02-01")
+    raw.loc[4, "lpep_dropoff_datetime"] = None
+    _, funnel = clean_trips(raw, Month(2023, 1))
+    assert funnel.broken == {
+        "drop-off not after pick-up": 3,
+        "not within 1 to 60 minutes": 5,
+        "zone missing": 3,
+        "zone not 1 to 265": 3,
+        "picked up outside the month": 2,
+    }
+    _, funnel = clean_trips(raw)
+    assert "picked up outside the month" not in funnel.broken
+
+
+def test_the_funnel_says_what_became_of_the_rows() -> None:
+    assert str(clean_trips(raw_trips([30, 600], trip_distance=0.0))[1]) == (
+        "kept 1 of 2 trips; 0 zone missing, 0 time or distance missing, 0 zone not 1 to 265, "
+        "0 drop-off not after pick-up, 1 shorter than 1 minute, 0 longer than 60 minutes, "
+        "1 zero distance (kept), 0 over 100 miles (kept), 0 zone 264 or 265 (kept)"
+    )
+
+
+@pytest.mark.parametrize("time", [-(2**63) + 1, EARLIEST - 1, LATEST + 1, 2**63 - 1])
+@pytest.mark.parametrize("shifted", ["lpep_pickup_datetime", "lpep_dropoff_datetime"])
+def test_a_time_of_another_age_is_none(shifted: str, time: int) -> None:
+    raw = raw_trips([600, 600])
+    times = raw[shifted].astype("datetime64[us]").to_numpy().copy()
+    times[0] = np.datetime64(time, "us")
+    raw[shifted] = times
+    trips, funnel = clean_trips(raw)
+    assert len(trips["minutes"]) == funnel.dropped["time or distance missing"] == 1
+    assert funnel.broken["drop-off not after pick-up"] == 0
+    assert funnel.broken["not within 1 to 60 minutes"] == 1
+
+
+@pytest.mark.parametrize("miles", [np.inf, -np.inf, 1.1e6, -1.1e6, 1e308])
+def test_a_distance_beyond_belief_is_none(miles: float) -> None:
+    trips, funnel = clean_trips(raw_trips([600] * 3, trip_distance=[miles, 1e6, -1e6]))
+    assert trips["distance_miles"].tolist() == [1e6, -1e6]
+    assert funnel.dropped["time or distance missing"] == 1
 
 
 @pytest.mark.parametrize(
@@ -61,7 +110,8 @@ def test_a_missing_required_value_drops_the_row(column: str) -> None:
     raw.loc[0, column] = None
     trips, funnel = clean_trips(raw)
     assert len(trips["minutes"]) == 1
-    assert funnel.dropped["required value missing"] == 1
+    rule = "zone missing" if column == "PULocationID" else "time or distance missing"
+    assert funnel.dropped[rule] == 1
     assert trips["pickup_zone"].dtype == np.int64
 
 
@@ -211,9 +261,10 @@ def test_cabs_have_a_first_month() -> None:
 @pytest.mark.parametrize(
     ("zone", "rule"),
     [
-        (np.inf, "required value missing"),
-        (74.5, "required value missing"),
-        (-1.0, "required value missing"),
+        (np.nan, "zone missing"),
+        (np.inf, "zone not 1 to 265"),
+        (74.5, "zone not 1 to 265"),
+        (-1.0, "zone not 1 to 265"),
         (1e300, "zone not 1 to 265"),
         (266.0, "zone not 1 to 265"),
         (0.0, "zone not 1 to 265"),

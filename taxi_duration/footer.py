@@ -1,0 +1,100 @@
+"""What a parquet file's footer says, checked before a row is read; and damage, named."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taxi_duration.contract import KINDS, TIME, Cab, match_columns
+from taxi_duration.errors import DataError
+
+MAX_ROWS = 30_000_000
+"""Twice the busiest yellow month; a file that claims more is refused before it is read."""
+
+MAX_ROW_GROUPS = 10_000
+
+
+@contextmanager
+def name_damage(path: Path, what: str = "is damaged") -> Iterator[None]:
+    """Name the file in whatever Arrow raises at bytes that are wrong, such as a name in no UTF-8.
+
+    Raises:
+        DataError: anything was raised inside.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        raise DataError(f"{path} {what}: {said}. Delete it and fetch it again.") from error
+
+
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """Open a file and read its footer.
+
+    Raises:
+        DataError: it is absent or no parquet file.
+    """
+    with name_damage(path, "is not a parquet file"):
+        try:
+            return pq.ParquetFile(path)
+        except FileNotFoundError as error:
+            raise DataError(f"{path} does not exist: give the path of a month's file.") from error
+
+
+def check_columns(
+    parquet: pq.ParquetFile, path: Path, columns: Iterable[str], cab: Cab | None
+) -> dict[str, str]:
+    """Refuse a file whose footer shows that some columns are not those of a month of trips.
+
+    Args:
+        columns: which columns, by our names (keys of `Cab.required`).
+        cab: the cab type whose column names count; any when None.
+
+    Returns:
+        Raw name -> our name of each of the columns.
+
+    Raises:
+        DataError: one is missing or of a type that cannot be read, or the file claims more rows
+            or bytes than a month has.
+    """
+    with name_damage(path):
+        schema, metadata = parquet.schema_arrow, parquet.metadata
+        rows, groups, names = metadata.num_rows, metadata.num_row_groups, schema.names
+    for count, most, what in ((rows, MAX_ROWS, "rows"), (groups, MAX_ROW_GROUPS, "row groups")):
+        if count > most:
+            raise DataError(f"{path} claims {count:,} {what}; a month has at most {most:,}.")
+    try:
+        matched = match_columns(names, columns, cab)
+        for name, ours in matched.items():
+            _check_type(name, schema.field(name).type, ours)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    return matched
+
+
+def _check_type(name: str, kind: pa.DataType, ours: str) -> None:
+    if KINDS[ours] == TIME:
+        # Read as numbers, it would be taken for New York's time whatever its zone.
+        if pa.types.is_timestamp(kind) and kind.tz:
+            raise DataError(
+                f"column {name} holds {kind}, which cannot be read as times: the TLC's have no "
+                "time zone; convert it to New York's time and drop the zone."
+            )
+        is_right, wanted = pa.types.is_timestamp(kind), "times"
+    else:
+        is_right = any(
+            is_one(kind)
+            for is_one in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+        )
+        wanted = "numbers"
+    if not is_right:
+        raise DataError(
+            f"column {name} holds {kind}, which cannot be read as {wanted}: choose another month, "
+            "or fetch it again."
+        )
