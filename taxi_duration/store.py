@@ -10,26 +10,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import math
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED
 
-from taxi_duration.disk import flush_to_disk, hash_file, stage
+from taxi_duration.disk import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.errors import ModelError
 from taxi_duration.features import FeatureSet
 from taxi_duration.model import DurationModel
+from taxi_duration.reduction import identify_code
 from taxi_duration.report import Report
 
 MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
+FILES = (MODEL_FILE, REPORT_FILE)
+"""What a manifest names; any other file in the directory is never read."""
 MODEL_FORMAT = 2
 
 
 def identify_run(report: Report, features: FeatureSet) -> str:
     """Eight hexadecimal digits that follow from what a run was given, not from what came out.
 
-    Equal inputs, parameters and versions give equal digits, so that a repeated run finds its
-    own directory again.
+    Equal inputs, parameters and code give equal digits, so that a repeated run finds its own
+    directory again.
     """
     identity = {
         "cab": report["cab"],
@@ -37,7 +42,9 @@ def identify_run(report: Report, features: FeatureSet) -> str:
         "alphas": [trial["alpha"] for trial in report["trials"]] or [report["alpha"]],
         "months": [*report["train"]["months"], report["validation"]["month"]],
         "inputs": report["inputs"],
+        "thresholds": report.get("thresholds"),
         "versions": report["versions"],
+        "code": identify_code(),
     }
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -45,33 +52,69 @@ def identify_run(report: Report, features: FeatureSet) -> str:
 def save_model(models_directory: Path, model: DurationModel, report: Report) -> Path:
     """Write a model and its report to their directory, or find them there already.
 
+    The first to write stays: what is there whole came of the same inputs, parameters and code,
+    even if its figures differ in their last digits.
+
     Returns:
         `models_directory/<cab>/<last training month>-<id>`.
+
+    Raises:
+        ModelError: a figure of the report is not finite.
+        StorageError: the disk did not take the directory.
     """
     import skops.io  # here, since it takes most of a second
 
+    check_finite(report)
     name = f"{report['train']['months'][-1]}-{identify_run(report, model.features)}"
     final = models_directory / str(report["cab"]) / name
-    if _holds(final, report):
+    if _is_whole(final):
+        sweep(final.parent)
         return final
     with stage(final.parent, name) as scratch:
         written = Path(scratch, name)
         written.mkdir()
         skops.io.dump(_to_state(model), written / MODEL_FILE, compression=ZIP_DEFLATED)
         write_json(written / REPORT_FILE, report)
-        hashes = {file: hash_file(written / file) for file in (MODEL_FILE, REPORT_FILE)}
+        hashes = {file: hash_file(written / file) for file in FILES}
         write_json(written / MANIFEST_FILE, {"format": MODEL_FORMAT, "sha256": hashes})
-        for file in written.iterdir():
+        for file in [*written.iterdir(), written]:
             flush_to_disk(file)
-        if final.exists():
-            shutil.move(final, Path(scratch, "damaged"))
+        if not _is_whole(final):
+            with suppress(FileNotFoundError):
+                final.rename(Path(scratch, "damaged"))
         try:
             written.rename(final)
         except OSError:
             # Another process saved the same run meanwhile.
-            if not _holds(final, report):
+            if not _is_whole(final):
                 raise
+        flush_to_disk(final.parent)
     return final
+
+
+def check_finite(report: Report) -> None:
+    """Refuse a report in which a figure is NaN or infinite: such a model predicts nothing.
+
+    Raises:
+        ModelError: naming each such figure.
+    """
+    wrong = [f"{place} is {value}" for place, value in _walk(report) if not math.isfinite(value)]
+    if wrong:
+        raise ModelError(
+            f"{', '.join(wrong)}: this model is neither saved nor logged. A number among the "
+            f"trips of {', '.join(report['inputs'])} is too large to compute with: look for it "
+            "there, or train on other months."
+        )
+
+
+def _walk(content: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Every floating-point number in a report, and where it is, such as `validation.rmse`."""
+    if isinstance(content, float):
+        yield place, content
+    elif isinstance(content, dict | list | tuple):
+        inside = content.items() if isinstance(content, dict) else enumerate(content)
+        for name, value in inside:
+            yield from _walk(value, f"{place}.{name}" if place else str(name))
 
 
 def load_model(directory: str | Path) -> DurationModel:
@@ -84,13 +127,14 @@ def load_model(directory: str | Path) -> DurationModel:
     """
     import skops.io
 
-    directory = Path(directory)
-    verify_model(directory)
+    content = _read_verified(Path(directory))[MODEL_FILE]
     try:
-        state = skops.io.load(directory / MODEL_FILE, trusted=[])
-        return _from_state(state)
+        return _from_state(skops.io.loads(content, trusted=[]))
     except Exception as error:  # skops raises many kinds; each means the same to the caller
-        raise ModelError(f"{directory / MODEL_FILE} cannot be loaded: {error}.") from error
+        raise ModelError(
+            f"{Path(directory, MODEL_FILE)} cannot be loaded: {error}. Nothing of it was run; "
+            "restore it or train the model again."
+        ) from error
 
 
 def load_report(directory: str | Path) -> Report:
@@ -99,8 +143,15 @@ def load_report(directory: str | Path) -> Report:
     Raises:
         ModelError: as `load_model`.
     """
-    verify_model(Path(directory))
-    report: Report = json.loads(Path(directory, REPORT_FILE).read_text("utf-8"))
+    path, content = Path(directory, REPORT_FILE), _read_verified(Path(directory))[REPORT_FILE]
+    try:
+        report = json.loads(content)
+        if not isinstance(report, dict):
+            raise TypeError(f"it is a JSON {type(report).__name__}, not an object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelError(
+            f"{path} is not a report: {error}. Restore it or train the model again."
+        ) from error
     return report
 
 
@@ -108,36 +159,75 @@ def verify_model(directory: Path) -> None:
     """Hold every file of a model directory against its manifest.
 
     Raises:
-        ModelError: the manifest is missing or of another format, or a file does not match it.
+        ModelError: the manifest is missing, of another format, or names other files than a
+            model has; or a file does not match it, or is a link that leads elsewhere.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((directory / MANIFEST_FILE).read_text("utf-8"))
-        hashes: dict[str, str] = manifest["sha256"]
-        expected = {MODEL_FILE, REPORT_FILE}
-        if manifest["format"] != MODEL_FORMAT or set(hashes) != expected:
+    _read_verified(directory)
+
+
+def _read_verified(directory: Path) -> dict[str, bytes]:
+    """The files' bytes, the very ones that were hashed: what changes later is not seen."""
+    hashes = _read_manifest(directory)
+    contents = {}
+    for name in FILES:
+        try:
+            contents[name] = _read_inside(directory, name)
+        except OSError as error:
             raise ModelError(
-                f"{directory / MANIFEST_FILE} has format {manifest['format']!r}; "
-                f"this version reads {MODEL_FORMAT}: train the model again."
+                f"{directory / name} is missing or cannot be read ({error.strerror or error}): "
+                "restore it or train the model again."
+            ) from error
+        if hashlib.sha256(contents[name]).hexdigest() != hashes[name]:
+            raise ModelError(
+                f"{directory / name} is not what was written: its sha256 is not the manifest's. "
+                "Restore it or train the model again."
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    return contents
+
+
+def _read_manifest(directory: Path) -> dict[str, str]:
+    path = directory / MANIFEST_FILE
+    try:
+        manifest = json.loads(_read_inside(directory, MANIFEST_FILE))
+        layout, hashes = manifest["format"], manifest["sha256"]
+        named = sorted(hashes)
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelError(
             f"{directory} is not a model directory ({MANIFEST_FILE}: {error}): give one that a "
             "training run wrote, such as models/green/2023-01-0123abcd."
         ) from error
-    for name, digest in hashes.items():
-        path = directory / name
-        if not path.is_file() or hash_file(path) != digest:
-            raise ModelError(
-                f"{path} is missing or not what was written: restore it or train again."
-            )
+    if layout != MODEL_FORMAT:
+        raise ModelError(
+            f"{path} has format {layout!r}; this version reads {MODEL_FORMAT}: train the model "
+            "again."
+        )
+    if not isinstance(hashes, dict) or named != sorted(FILES):
+        raise ModelError(
+            f"{path} names {', '.join(map(str, named)) or 'nothing'} where a model has "
+            f"{' and '.join(FILES)}: it is not what was written; restore it or train the model "
+            "again."
+        )
+    return hashes
 
 
-def _holds(directory: Path, report: Report) -> bool:
-    """Whether a whole model with this very report is there: other code gives other figures."""
+def _read_inside(directory: Path, name: str) -> bytes:
+    path = directory / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} is no file")
+    if not path.resolve().is_relative_to(directory.resolve()):
+        raise ModelError(
+            f"{path} is a link to {path.resolve()}, outside the model directory: put the file "
+            "itself there, or train the model again."
+        )
+    return path.read_bytes()
+
+
+def _is_whole(directory: Path) -> bool:
     try:
-        return load_report(directory) == report
+        verify_model(directory)
     except ModelError:
         return False
+    return True
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

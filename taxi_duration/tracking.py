@@ -1,52 +1,60 @@
-"""MLflow: the store, and one run per training. The only file that imports mlflow."""
+"""One MLflow run, one registered version and one alias per training, whatever dies on the way.
+
+A training's identity is its model directory's, `<cab>/<month>-<id>`; every run and version carries
+it as a tag. A run is FINISHED only when it is complete, and registered only when it is FINISHED, so
+a repeated training finds what is done already, does the rest, and deletes what was left halfway.
+
+Not guaranteed: that two machines which log the same training to one server at the same moment
+leave one version; they may each register their own.
+"""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import json
+import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import filelock
+from taxi_duration.mlflow_run import log_run
+from taxi_duration.mlflow_store import (
+    EXPERIMENT,
+    MODEL_ID,
+    PARENT,
+    PROCESS,
+    find_database,
+    find_experiment,
+    hold_store,
+    reach_store,
+    resolve_tracking_uri,
+)
 
-# Before mlflow is imported. It reports its own use over the network unless told not to.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# It prints the address of a run, password and all.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# Its own seven retries of an unreachable server take over four minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-
+# isort: split
+# The lines above set what mlflow reads when it is imported.
 import mlflow
-import pandas as pd
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
+from taxi_duration.contract import Cab
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.model import DurationModel
-from taxi_duration.report import Report, collect_metrics
-from taxi_duration.store import REPORT_FILE
-from taxi_duration.trips import Cab
+from taxi_duration.processes import describe_process, is_dead
+from taxi_duration.report import Report
+from taxi_duration.store import check_finite
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
-EXPERIMENT = "nyc-taxi-duration"
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Which of MLflow's two kinds of experiment this is, so that its pages need not infer it."""
+REGISTERED_MODEL = "nyc-taxi-duration"
+CANDIDATE = "candidate"
+"""The alias of the version that was trained last."""
 
-SQLITE = "sqlite:///"
-DEFAULT_STORE = "mlflow.db"
-DEFAULT_ARTIFACTS = "mlartifacts"
+CLOSED = "closed_because"
+"""Tag: why another process than its own ended a run."""
+
+NOTICES = "notices"
+"""Tag: what a reader of the run should know of how its months got here."""
+
 DEFAULT_UI = "http://127.0.0.1:5000"
 """Where `mlflow ui` serves unless told otherwise."""
-
-TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
-"""Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
-
-PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -56,178 +64,144 @@ class TrackedRun:
     run_id: str
     url: str
     tracking_uri: str
+    version: str
+    """Of the registered model."""
+
+    def describe(self) -> str:
+        """A markdown link to the run, and what it is registered as."""
+        return (
+            f"[{self.run_id}]({self.url}) in `{self.tracking_uri}`, version {self.version} of "
+            f"{REGISTERED_MODEL}"
+        )
 
 
-def resolve_tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the sqlite store in the working directory."""
-    return os.environ.get(URI_VARIABLE) or f"{SQLITE}{Path(DEFAULT_STORE).absolute()}"
-
-
-def log_training(cab: Cab, model: DurationModel, directory: Path, report: Report) -> TrackedRun:
-    """Log a finished training as one MLflow run: parameters, metrics, tags, model and report.
+def log_training(
+    cab: Cab,
+    model: DurationModel,
+    directory: Path,
+    report: Report,
+    notices: Sequence[str] = (),
+) -> TrackedRun:
+    """Have a finished training logged as one MLflow run and registered as one version.
 
     Args:
-        directory: the model directory, whose report.json is logged.
+        directory: the model directory, whose name is the identity and whose report.json is logged.
+        notices: sentences on how its months got here, kept as a tag.
 
     Raises:
-        SourceError: the store cannot be reached or refuses.
+        ModelError: a figure of the report is not finite.
+        TransientSourceError: the store is locked or does not answer; asking again is safe.
+        SourceError: the store refuses.
     """
+    check_finite(report)
     uri = resolve_tracking_uri()
+    model_id = f"{directory.parent.name}/{directory.name}"
+    with hold_store(uri) as client:
+        experiment_id = find_experiment(client, uri)
+        runs = _find_runs(client, experiment_id, model_id)
+        if not any(map(_is_complete, runs)):
+            log_run(client, experiment_id, model_id, cab, model, directory, report)
+            runs = _find_runs(client, experiment_id, model_id)
+        run, version = _keep_one(client, runs, model_id)
+        if notices:
+            client.set_tag(run.info.run_id, NOTICES, "\n".join(notices))
     shown = hide_credentials(uri)
-    train, validation = report["train"], report["validation"]
-    try:
-        experiment_id = _find_experiment(uri)
-        with (
-            _tracking_in(uri),
-            mlflow.start_run(
-                experiment_id=experiment_id,
-                run_name=f"{report['cab']} {train['months'][-1]} {report['features']}",
-            ) as run,
-        ):
-            mlflow.log_params(
-                {
-                    "cab": report["cab"],
-                    "features": report["features"],
-                    "alpha": report["alpha"],
-                    "train_months": ",".join(train["months"]),
-                    "validation_month": validation["month"],
-                }
-            )
-            mlflow.log_metrics(collect_metrics(report))
-            mlflow.set_tags(_collect_tags(report, directory))
-            mlflow.log_artifact(str(directory / REPORT_FILE))
-            _log_model(cab, model, report)
-            _log_trials(report, experiment_id)
-    except (MlflowException, OSError) as error:
-        raise SourceError(
-            f"MLflow store {shown} failed: {hide_credentials(str(error))}. Check {URI_VARIABLE}, "
-            f"or unset it to use {DEFAULT_STORE} in this directory."
-        ) from error
     page = shown if shown.startswith(("http://", "https://")) else DEFAULT_UI
     url = f"{page.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.info.run_id}"
-    return TrackedRun(run.info.run_id, url, shown)
+    return TrackedRun(run.info.run_id, url, shown, version)
 
 
-@contextmanager
-def _tracking_in(uri: str) -> Iterator[None]:
-    """Point mlflow at a store, and away again: what it is told outlives the call otherwise.
+def close_dead_runs() -> None:
+    """Set runs that are still RUNNING though their process on this host is dead to KILLED.
 
-    It keeps the address in the environment too, where the next run would take it for the user's.
+    A store that is not there is not made; one that fails is named in a warning.
     """
-    before = os.environ.get(URI_VARIABLE)
-    mlflow.set_tracking_uri(uri)
-    try:
-        yield
-    finally:
-        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
-        if before is not None:
-            os.environ[URI_VARIABLE] = before
-
-
-def _collect_tags(report: Report, directory: Path) -> dict[str, str]:
-    tags = {f"sha256.{name}": digest for name, digest in report["inputs"].items()}
-    return {**tags, "model_directory": str(directory), "git_commit": read_git_commit()}
-
-
-def read_git_commit() -> str:
-    """The commit of the code that runs, `-dirty` behind it when files differ; or `unknown`."""
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=40",
-             "--exclude=*"],
-            capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return described.stdout.strip()
-
-
-def _log_model(cab: Cab, model: DurationModel, report: Report) -> None:
-    example = pd.DataFrame(
-        {
-            cab.pickup_column: pd.to_datetime(["2023-01-02 08:30:00", "2023-01-07 23:15:00"]),
-            "PULocationID": [74, 166],
-            "DOLocationID": [75, 41],
-            "trip_distance": [1.4, 0.9],
-        }
-    )
-    types = [DataType.datetime, DataType.long, DataType.long, DataType.double]
-    columns: list[ColSpec | TensorSpec] = [
-        ColSpec(kind, name) for kind, name in zip(types, example.columns, strict=True)
-    ]
-    versions: dict[str, Any] = report["versions"]
-    mlflow.sklearn.log_model(
-        model,
-        name="model",
-        serialization_format="skops",
-        skops_trusted_types=TRUSTED_TYPES,
-        signature=ModelSignature(Schema(columns), Schema([ColSpec(DataType.double)])),
-        input_example=example,
-        code_paths=[str(PACKAGE)],
-        # Named, since inferring them imports and runs the model in a process of its own.
-        pip_requirements=[
-            f"{name}=={versions[name]}"
-            for name in ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "skops")
-        ]
-        + [f"mlflow=={mlflow.__version__}"],
-    )
-
-
-def _log_trials(report: Report, experiment_id: str) -> None:
-    """A nested run for each alpha that was tried."""
-    for trial in report["trials"]:
-        name = f"alpha {trial['alpha']:g}"
-        with mlflow.start_run(experiment_id=experiment_id, run_name=name, nested=True):
-            mlflow.log_param("alpha", trial["alpha"])
-            mlflow.log_metric("held_out_rmse", trial["rmse"])
-
-
-def _find_experiment(uri: str) -> str:
-    """The experiment's id; at first use the experiment is made, and a sqlite store with it."""
-    if uri.startswith(SQLITE):
-        _ensure_sqlite_store(Path(uri.removeprefix(SQLITE)))
-    client = mlflow.MlflowClient(uri)
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is None:
-        try:
-            return _create_experiment(client, _artifact_location(uri))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-            experiment = client.get_experiment_by_name(EXPERIMENT)  # another process was first
-    if experiment is None or experiment.lifecycle_stage != "active":
-        raise SourceError(
-            f"MLflow experiment {EXPERIMENT} in {hide_credentials(uri)} is deleted: restore it "
-            "with `mlflow experiments restore`, or name another store in MLFLOW_TRACKING_URI."
-        )
-    return str(experiment.experiment_id)
-
-
-def _create_experiment(client: mlflow.MlflowClient, artifact_location: str | None) -> str:
-    return str(client.create_experiment(EXPERIMENT, artifact_location, EXPERIMENT_TAGS))
-
-
-def _artifact_location(uri: str) -> str | None:
-    """Beside a sqlite store; wherever a server says for any other."""
-    if not uri.startswith(SQLITE):
-        return None
-    return Path(uri.removeprefix(SQLITE)).absolute().with_name(DEFAULT_ARTIFACTS).as_uri()
-
-
-def _ensure_sqlite_store(database: Path) -> None:
-    """Make the store elsewhere and rename it into place.
-
-    MLflow migrates a new database in many steps; a second process that opens it meanwhile, or
-    the death of the first, would leave it broken for good.
-    """
-    if database.exists():
+    uri = resolve_tracking_uri()
+    database = find_database(uri)
+    if database is not None and not database.exists():
         return
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{database}.lock"):
-        if database.exists():
-            return
-        with tempfile.TemporaryDirectory(dir=database.parent, prefix=".mlflow.") as scratch:
-            made = Path(scratch, database.name)
-            client = mlflow.MlflowClient(f"{SQLITE}{made}")
-            _create_experiment(client, _artifact_location(f"{SQLITE}{database}"))
-            made.replace(database)
+    try:
+        with reach_store(uri) as client:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            if experiment is None:
+                return
+            for run in client.search_runs([experiment.experiment_id], "status = 'RUNNING'"):
+                process = run.data.tags.get(PROCESS, "")
+                if is_dead(process):
+                    reason = f"its process {process} died before the run was complete"
+                    client.set_tag(run.info.run_id, CLOSED, reason)
+                    client.set_terminated(run.info.run_id, "KILLED")
+    except SourceError as error:
+        logging.getLogger(__name__).warning("runs left RUNNING were not looked for: %s", error)
+
+
+def _find_runs(client: mlflow.MlflowClient, experiment_id: str, model_id: str) -> list[Run]:
+    return list(client.search_runs([experiment_id], f"tags.{MODEL_ID} = '{model_id}'"))
+
+
+def _is_complete(run: Run) -> bool:
+    is_inside = PARENT in run.data.tags
+    return run.info.status == "FINISHED" and not is_inside and bool(_list_models(run))
+
+
+def _list_models(run: Run) -> list[str]:
+    return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+
+
+def _is_under_way(run: Run) -> bool:
+    """Whether another process may still be logging it; one of another host cannot be asked."""
+    process = run.data.tags.get(PROCESS, "")
+    return run.info.status == "RUNNING" and process != describe_process() and not is_dead(process)
+
+
+def _keep_one(client: mlflow.MlflowClient, runs: Sequence[Run], model_id: str) -> tuple[Run, str]:
+    """Of the runs of one identity, keep a registered one or the first that was complete.
+
+    Returns:
+        The run, and its version, which has the alias.
+    """
+    found = client.search_model_versions(
+        f"name = '{REGISTERED_MODEL}' and tags.{MODEL_ID} = '{model_id}'"
+    )
+    numbered = sorted(((int(each.version), each.run_id) for each in found), reverse=True)
+    versions = {run_id: number for number, run_id in numbered}
+    kept = min(
+        filter(_is_complete, runs),
+        key=lambda run: (versions.get(run.info.run_id, math.inf), run.info.end_time),
+    )
+    spared = {kept.info.run_id, *versions}
+    spared |= {run.info.run_id for run in runs if _is_under_way(run)}
+    for run in runs:
+        if run.data.tags.get(PARENT, run.info.run_id) not in spared:
+            _delete_run(client, run)
+    version = str(versions.get(kept.info.run_id) or _register(client, kept, model_id))
+    client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
+    return kept, version
+
+
+def _delete_run(client: mlflow.MlflowClient, run: Run) -> None:
+    made_by = f"source_run_id = '{run.info.run_id}'"
+    for logged in client.search_logged_models([run.info.experiment_id], made_by):
+        client.delete_logged_model(logged.model_id)
+    client.delete_run(run.info.run_id)
+
+
+def _register(client: mlflow.MlflowClient, run: Run, model_id: str) -> str:
+    try:
+        client.create_registered_model(REGISTERED_MODEL)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    logged = _list_models(run)[-1]
+    made = client.create_model_version(
+        REGISTERED_MODEL,
+        f"models:/{logged}",
+        run_id=run.info.run_id,
+        tags={MODEL_ID: model_id},
+        await_creation_for=0,
+        model_id=logged,
+    )
+    # As mlflow.register_model does, for the model's page.
+    shown = json.dumps([{"name": REGISTERED_MODEL, "version": made.version}])
+    client.set_logged_model_tags(logged, {"mlflow.modelVersions": shown})
+    return str(made.version)

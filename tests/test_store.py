@@ -8,39 +8,19 @@ import numpy as np
 import pytest
 import skops.io
 
-from taxi_duration import ModelError, load_model
+from taxi_duration import ModelError, load_model, store
 from taxi_duration.disk import hash_file
-from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FEATURE_SETS
-from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
-from taxi_duration.report import Report, build_report
 from taxi_duration.store import load_report, save_model
 from taxi_duration.training import Training
-from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY, JANUARY
-from tests.trained import train_on
+from tests.trained import make_report, train_on
 
 
 @pytest.fixture(scope="module", params=list(FEATURE_SETS))
 def trained(request: pytest.FixtureRequest) -> Training:
     return train_on(JANUARY, request.param)
-
-
-def make_report(training: Training, sha256: str = "ab") -> Report:
-    _, funnel = clean_trips(read_trips(FEBRUARY), Month(2025, 2))
-    errors = Evaluation(rmse=5.5, mae=4.0, rows=funnel.rows_kept)
-    return build_report(
-        cab="green",
-        training=training,
-        train_months=[Month(2025, 1)],
-        train_funnel=funnel,
-        validation_month=Month(2025, 2),
-        validation_funnel=funnel,
-        validation=errors,
-        baselines={"mean": errors, "zone_pair_median": errors},
-        inputs={"green_tripdata_2025-01.parquet": sha256},
-    )
 
 
 def test_a_loaded_model_predicts_what_the_saved_one_did(trained: Training, tmp_path: Path) -> None:
@@ -77,16 +57,27 @@ def test_equal_inputs_give_the_same_directory_and_other_inputs_another(
     assert len(list((tmp_path / "green").iterdir())) == 2
 
 
-def test_other_versions_and_other_figures_are_not_taken_for_the_same(tmp_path: Path) -> None:
+def test_other_parameters_versions_and_code_give_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = train_on(JANUARY, "course")
+    report = make_report(trained)
+    others = [
+        {**report, "versions": {**report["versions"], "numpy": "0"}},
+        {**report, "thresholds": {"most_outside_month": 1.0}},
+    ]
+    found = {save_model(tmp_path, trained.model, each) for each in [report, *others]}
+    monkeypatch.setattr(store, "identify_code", lambda: "corrected")
+    assert len({*found, save_model(tmp_path, trained.model, report)}) == 4
+
+
+def test_the_first_of_equal_runs_stays_as_it_is(tmp_path: Path) -> None:
     trained = train_on(JANUARY, "course")
     report = make_report(trained)
     first = save_model(tmp_path, trained.model, report)
-    other_version = {**report, "versions": {**report["versions"], "numpy": "0"}}
-    assert save_model(tmp_path, trained.model, other_version) != first
-    # As after a correction of this package's own code: same inputs, another result.
-    corrected = {**report, "alpha": report["alpha"], "train": {**report["train"], "rmse": 1.0}}
-    assert save_model(tmp_path, trained.model, corrected) == first
-    assert load_report(first) == corrected
+    last_digit = {**report, "train": {**report["train"], "rmse": report["train"]["rmse"] + 1e-12}}
+    assert save_model(tmp_path, trained.model, last_digit) == first
+    assert load_report(first) == report
 
 
 def test_a_damaged_directory_is_written_anew(trained: Training, tmp_path: Path) -> None:
@@ -102,11 +93,27 @@ def test_the_report_round_trips(trained: Training, tmp_path: Path) -> None:
     assert load_report(save_model(tmp_path, trained.model, report)) == report
 
 
-def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
+def test_figures_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     trained = train_on(JANUARY, "course")
     report = make_report(trained)
     report["validation"]["rmse"] = float("nan")
-    with pytest.raises(ValueError, match="not JSON compliant"):
+    report["baselines"]["mean"]["mae"] = float("inf")
+    report["trials"] = [{"alpha": 1.0, "rmse": float("-inf")}]
+    with pytest.raises(ModelError) as raised:
+        save_model(tmp_path, trained.model, report)
+    assert str(raised.value) == (
+        "trials.0.rmse is -inf, validation.rmse is nan, baselines.mean.mae is inf: this model is "
+        "neither saved nor logged. A number among the trips of green_tripdata_2025-01.parquet is "
+        "too large to compute with: look for it there, or train on other months."
+    )
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_nothing_is_left_when_writing_fails(tmp_path: Path) -> None:
+    trained = train_on(JANUARY, "course")
+    report = make_report(trained)
+    report["baselines"] = {"mean": object()}
+    with pytest.raises(TypeError, match="not JSON serializable"):
         save_model(tmp_path, trained.model, report)
     assert list((tmp_path / "green").iterdir()) == []
 
@@ -131,9 +138,12 @@ def raise_the_format(directory: Path) -> None:
     ("damage", "message"),
     [
         (remove("manifest.json"), "is not a model directory (manifest.json: "),
-        (remove("model.skops"), "model.skops is missing or not what was written: restore it or"),
-        (remove("report.json"), "report.json is missing or not what was written"),
-        (flip_a_byte, "model.skops is missing or not what was written"),
+        (
+            remove("model.skops"),
+            "model.skops is missing or cannot be read (model.skops is no file): restore",
+        ),
+        (remove("report.json"), "report.json is missing or cannot be read"),
+        (flip_a_byte, "model.skops is not what was written: its sha256 is not"),
         (raise_the_format, "has format 99; this version reads 2: train the model again."),
     ],
 )

@@ -11,16 +11,15 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.models import Model
 
 from taxi_duration import SourceError, load_model
+from taxi_duration.contract import CABS
+from taxi_duration.mlflow_store import EXPERIMENT
 from taxi_duration.report import collect_metrics
 from taxi_duration.store import load_report, save_model
-from taxi_duration.tracking import EXPERIMENT, log_training
-from taxi_duration.trips import CABS
+from taxi_duration.tracking import CANDIDATE, REGISTERED_MODEL, log_training
 from tests.conftest import REPOSITORY
 from tests.months import JANUARY
 from tests.runs import Run
-from tests.servers import make_environment
-from tests.test_store import make_report
-from tests.trained import train_on
+from tests.trained import make_report, train_on
 
 COURSE_2021 = ("--year", "2021", "--month", "1", "--features", "course")
 PREDICT_FROM_A_STORE = """
@@ -32,19 +31,6 @@ trips = pandas.read_parquet(trips)
 of_pyfunc = mlflow.pyfunc.load_model(model).predict(trips)
 of_sklearn = mlflow.sklearn.load_model(model).predict(trips)
 numpy.save(predictions, [of_pyfunc, of_sklearn])
-"""
-LOG_WHEN_TOLD = """
-import sys
-from pathlib import Path
-from taxi_duration import load_model
-from taxi_duration.store import load_report
-from taxi_duration.tracking import log_training
-from taxi_duration.trips import CABS
-directory = Path(sys.argv[1])
-model, report = load_model(directory), load_report(directory)
-print("ready", flush=True)
-sys.stdin.readline()
-log_training(CABS["green"], model, directory, report)
 """
 
 
@@ -141,6 +127,31 @@ def test_logged_model_has_a_signature_and_an_example(run: Run, tracked: MlflowRu
     assert not [*directory.rglob("*.pkl")]
 
 
+def test_run_is_registered_as_the_candidate(run: Run, tracked: MlflowRun) -> None:
+    client = mlflow.MlflowClient(store_of(run))
+    (version,) = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+    (model,) = tracked.outputs.model_outputs
+    assert (version.run_id, version.source) == (tracked.info.run_id, f"models:/{model.model_id}")
+    identity = f"green/{run.model_directory.name}"
+    assert version.tags["model_id"] == tracked.data.tags["model_id"] == identity
+    candidate = client.get_model_version_by_alias(REGISTERED_MODEL, CANDIDATE)
+    assert candidate.version == version.version
+    logged = client.get_logged_model(model.model_id)
+    assert logged.tags["mlflow.modelVersions"].count(REGISTERED_MODEL) == 1
+    (shown,) = [metric for metric in logged.metrics if metric.key == "validation_rmse"]
+    assert shown.value == run.report["validation"]["rmse"]
+
+
+def test_a_repeated_run_is_found_and_not_logged_again(
+    run: Run, tracked: MlflowRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store_of(run))
+    model, report = load_model(run.model_directory), load_report(run.model_directory)
+    logged = log_training(CABS["green"], model, run.model_directory, report)
+    assert (logged.run_id, logged.version) == (tracked.info.run_id, "1")
+    assert [made.info.run_id for made in read_runs(store_of(run))] == [tracked.info.run_id]
+
+
 def test_every_working_directory_has_a_store_of_its_own(
     run: Run, train_on_real_months: Callable[..., Run]
 ) -> None:
@@ -159,34 +170,6 @@ def test_operator_names_another_store(
     logged = log_training(CABS["green"], model, run.model_directory, report)
     assert [made.info.run_id for made in read_runs(store)] == [logged.run_id]
     assert not (tmp_path / "mlflow.db").exists()
-
-
-def test_processes_may_meet_at_a_store_that_is_not_there_yet(run: Run, tmp_path: Path) -> None:
-    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", LOG_WHEN_TOLD, run.model_directory],
-            cwd=REPOSITORY,
-            env=make_environment(MLFLOW_TRACKING_URI=store),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        process.stdin.flush()
-    for process in processes:
-        process.communicate()
-    assert [process.returncode for process in processes] == [0] * 4
-    runs = read_runs(store)
-    assert [each.info.status for each in runs] == ["FINISHED"] * 4
-    rmse = run.report["validation"]["rmse"]
-    assert [each.data.metrics["validation_rmse"] for each in runs] == [rmse] * 4
 
 
 def test_a_password_in_the_address_is_not_repeated(

@@ -2,12 +2,38 @@
 
 from pathlib import Path
 
+from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import get_feature_set
+from taxi_duration.month import Month
+from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import reduce_month
+from taxi_duration.report import Report, build_report
+from taxi_duration.settings import Thresholds
 from taxi_duration.training import Training, fit_window, sum_window
+from taxi_duration.trips import clean_trips
+from tests.months import FEBRUARY
 
 
 def train_on(path: Path, features: str) -> Training:
     """Train on one month with a feature set's own alphas."""
     feature_set = get_feature_set(features)
     return fit_window(sum_window(feature_set, [lambda: reduce_month(path, feature_set).tables]))
+
+
+def make_report(training: Training, sha256: str = "ab") -> Report:
+    """A report of made-up errors, as if it had been trained on a file with that sha256."""
+    _, funnel = clean_trips(read_trips(FEBRUARY), Month(2025, 2))
+    errors = Evaluation(rmse=5.5, mae=4.0, rows=funnel.rows_kept)
+    return build_report(
+        cab="green",
+        training=training,
+        train_months=[Month(2025, 1)],
+        train_funnel=funnel,
+        validation_month=Month(2025, 2),
+        validation_funnel=funnel,
+        validation=errors,
+        baselines={"mean": errors, "zone_pair_median": errors},
+        inputs={"green_tripdata_2025-01.parquet": sha256},
+        thresholds=Thresholds(),
+        drift={},
+    )

@@ -1,0 +1,150 @@
+"""What one MLflow run of a training holds, and how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from taxi_duration.mlflow_store import MODEL_ID, PARENT, PROCESS
+
+# isort: split
+# The line above sets what mlflow reads when it is imported.
+import mlflow
+import pandas as pd
+from mlflow.entities import Metric, Param
+from mlflow.models import Model, ModelSignature
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+from taxi_duration.contract import Cab
+from taxi_duration.model import DurationModel
+from taxi_duration.processes import describe_process
+from taxi_duration.report import Report, collect_metrics
+from taxi_duration.store import REPORT_FILE
+
+TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
+"""Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
+
+PACKAGE = Path(__file__).parent
+
+
+def log_run(
+    client: mlflow.MlflowClient,
+    experiment_id: str,
+    model_id: str,
+    cab: Cab,
+    model: DurationModel,
+    directory: Path,
+    report: Report,
+) -> None:
+    """Log parameters, tags, report, trials, model and metrics as a run that ends FINISHED.
+
+    Args:
+        model_id: the identity, `<cab>/<month>-<id>`.
+        directory: the model directory.
+    """
+    months, identity = report["train"]["months"], {MODEL_ID: model_id}
+    params = {
+        "cab": report["cab"],
+        "features": report["features"],
+        "alpha": report["alpha"],
+        "train_months": ",".join(months),
+        "validation_month": report["validation"]["month"],
+    }
+    name = f"{report['cab']} {months[-1]} {report['features']}"
+    tags = {**identity, **_collect_tags(report, directory)}
+    with _start_run(client, experiment_id, name, tags) as run_id:
+        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        client.log_artifact(run_id, str(directory / REPORT_FILE))
+        for trial in report["trials"]:
+            name = f"alpha {trial['alpha']:g}"
+            with _start_run(client, experiment_id, name, {**identity, PARENT: run_id}) as tried:
+                client.log_param(tried, "alpha", trial["alpha"])
+                client.log_metric(tried, "held_out_rmse", trial["rmse"])
+        logged = client.create_logged_model(
+            experiment_id, name="model", source_run_id=run_id, params=params
+        )
+        _log_model(cab, model, report, run_id, logged.model_id)
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(key, value, now, 0, model_id=logged.model_id)
+            for key, value in collect_metrics(report).items()
+        ]
+        client.log_batch(run_id, metrics=metrics)
+
+
+@contextmanager
+def _start_run(
+    client: mlflow.MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
+) -> Iterator[str]:
+    """Start a run that ends FINISHED only if nothing is raised, not even by a signal."""
+    tagged = {**resolve_tags(), **tags, PROCESS: describe_process()}
+    run_id: str = client.create_run(experiment_id, tags=tagged, run_name=name).info.run_id
+    try:
+        yield run_id
+    except BaseException as error:
+        with suppress(Exception):  # the first error is the one to tell
+            client.set_terminated(run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
+        raise
+    client.set_terminated(run_id, "FINISHED")
+
+
+def _collect_tags(report: Report, directory: Path) -> dict[str, str]:
+    tags = {f"sha256.{name}": digest for name, digest in report["inputs"].items()}
+    return {**tags, "model_directory": str(directory), "git_commit": read_git_commit()}
+
+
+def read_git_commit() -> str:
+    """The commit of the code that runs, `-dirty` behind it when files differ; or `unknown`."""
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=40",
+             "--exclude=*"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return described.stdout.strip()
+
+
+def _log_model(
+    cab: Cab, model: DurationModel, report: Report, run_id: str, logged_model_id: str
+) -> None:
+    example = pd.DataFrame(
+        {
+            cab.pickup_column: pd.to_datetime(["2023-01-02 08:30:00", "2023-01-07 23:15:00"]),
+            "PULocationID": [74, 166],
+            "DOLocationID": [75, 41],
+            "trip_distance": [1.4, 0.9],
+        }
+    )
+    types = [DataType.datetime, DataType.long, DataType.long, DataType.double]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec(kind, name) for kind, name in zip(types, example.columns, strict=True)
+    ]
+    versions: dict[str, Any] = report["versions"]
+    # As mlflow.sklearn.log_model does, which knows no run but the active one; and an active run is
+    # FINISHED by mlflow when the process exits, complete or not.
+    Model.log(
+        None,
+        mlflow.sklearn,
+        name="model",
+        run_id=run_id,
+        model_id=logged_model_id,
+        sk_model=model,
+        serialization_format="skops",
+        skops_trusted_types=TRUSTED_TYPES,
+        signature=ModelSignature(Schema(columns), Schema([ColSpec(DataType.double)])),
+        input_example=example,
+        code_paths=[str(PACKAGE)],
+        # Named, since inferring them imports and runs the model in a process of its own.
+        pip_requirements=[
+            f"{name}=={versions[name]}"
+            for name in ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "skops")
+        ]
+        + [f"mlflow=={mlflow.__version__}"],
+    )

@@ -1,0 +1,233 @@
+"""The MLflow store: where it is, how it is first made, and what it means when it fails."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import filelock
+
+# Before mlflow is imported. It reports its own use over the network unless told not to.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# It prints the address of a run, password and all.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# Repeating is the task's business: mlflow's own seven retries take over four minutes, and a request
+# repeated blindly may be carried out twice.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+
+import mlflow
+import requests
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from taxi_duration.disk import flush_to_disk, stage
+from taxi_duration.errors import SourceError, TransientSourceError, hide_credentials
+
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
+EXPERIMENT = "nyc-taxi-duration"
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Which of MLflow's two kinds of experiment this is, so that its pages need not infer it."""
+
+MODEL_ID, PROCESS = "model_id", "process"
+"""Tags: a run's or version's identity, and the process that logs a run."""
+PARENT = "mlflow.parentRunId"
+
+SQLITE = "sqlite:///"
+DEFAULT_STORE = "mlflow.db"
+DEFAULT_ARTIFACTS = "mlartifacts"
+
+LOCK_SECONDS = 60.0
+"""How long to wait for another process's run to be logged; one takes about two."""
+BUSY_SECONDS = 5.0
+"""How long to wait for a lock that somebody else holds on a sqlite store."""
+BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+PASSING_STATUSES = (408, 425, 429)
+
+# It logs a traceback for each error that it also raises, and every step of making a store.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+
+def resolve_tracking_uri() -> str:
+    """`MLFLOW_TRACKING_URI`, or the sqlite store in the working directory."""
+    return os.environ.get(URI_VARIABLE) or f"{SQLITE}{Path(DEFAULT_STORE).absolute()}"
+
+
+def find_database(uri: str) -> Path | None:
+    """The file of a sqlite store; None for any other."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+@contextmanager
+def hold_store(uri: str) -> Iterator[mlflow.MlflowClient]:
+    """Lend a client of a store, to write to it; at first use a sqlite store is made.
+
+    Of the processes that share a sqlite store one holds it at a time. For other stores there is no
+    such lock.
+
+    Raises:
+        TransientSourceError: the store is locked or does not answer.
+        SourceError: it is not an MLflow store, of another version, or refuses.
+        StorageError: the disk did not take a new store.
+    """
+    database = find_database(uri)
+    with name_store_errors(uri):
+        if database is None:
+            with reach_store(uri) as client:
+                yield client
+        else:
+            database.parent.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
+                if not database.exists() or database.stat().st_size == 0:
+                    _make_database(database)
+                with reach_store(uri) as client:
+                    yield client
+
+
+@contextmanager
+def reach_store(uri: str) -> Iterator[mlflow.MlflowClient]:
+    """Lend a client of a store that is there.
+
+    Raises:
+        TransientSourceError, SourceError: as `hold_store`.
+    """
+    database = find_database(uri)
+    with name_store_errors(uri):
+        if database is not None:
+            _check_database(database)
+        with _tracking_in(uri):
+            yield mlflow.MlflowClient(uri)
+
+
+@contextmanager
+def name_store_errors(uri: str) -> Iterator[None]:
+    """Turn what mlflow and the libraries below it raise into errors that name the store.
+
+    Raises:
+        TransientSourceError: what was raised inside often passes.
+        SourceError: it does not.
+    """
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
+        reason = " ".join(str(error).split()).split(" [SQL:")[0].rstrip(".")
+        failed = f"MLflow store {hide_credentials(uri)} failed: {hide_credentials(reason)}."
+        if _often_passes(error):
+            raise TransientSourceError(
+                f"{failed} Start it, or end what holds it, and run again: nothing is logged "
+                f"twice. Or name another store in {URI_VARIABLE}."
+            ) from error
+        if find_database(uri):
+            remedy = "Give yourself permission to write it, or move it away and a new one is made"
+            raise SourceError(
+                f"{failed} {remedy}; or name another store in {URI_VARIABLE}."
+            ) from error
+        raise SourceError(
+            f"{failed} Check {URI_VARIABLE}, or unset it to use {DEFAULT_STORE} in this directory."
+        ) from error
+
+
+def find_experiment(client: mlflow.MlflowClient, uri: str) -> str:
+    """The id of our experiment, which is made at first use."""
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is None:
+        try:
+            return _create_experiment(client, _artifact_location(uri))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            experiment = client.get_experiment_by_name(EXPERIMENT)  # another process was first
+    if experiment is None or experiment.lifecycle_stage != "active":
+        raise SourceError(
+            f"MLflow experiment {EXPERIMENT} in {hide_credentials(uri)} is deleted: restore it "
+            f"with `mlflow experiments restore`, or name another store in {URI_VARIABLE}."
+        )
+    return str(experiment.experiment_id)
+
+
+def _often_passes(error: BaseException) -> bool:
+    """Whether an error, or what caused it, is a lock, a connection or a busy server."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for each in reversed(chain):
+        if isinstance(each, filelock.Timeout):
+            return True
+        if isinstance(each, sqlite3.Error):
+            return getattr(each, "sqlite_errorcode", 0) & 0xFF in BUSY_CODES
+        if isinstance(each, requests.HTTPError) and each.response is not None:
+            status = each.response.status_code
+            return status in PASSING_STATUSES or status >= 500
+        if isinstance(each, requests.exceptions.SSLError):
+            return False
+        if isinstance(
+            each,
+            requests.ConnectionError
+            | requests.Timeout
+            | requests.exceptions.RetryError
+            | requests.exceptions.ChunkedEncodingError
+            | OperationalError,
+        ):
+            return True
+    return False
+
+
+@contextmanager
+def _tracking_in(uri: str) -> Iterator[None]:
+    """Point mlflow at a store, and away again: what it is told outlives the call otherwise.
+
+    It keeps the address in the environment too, where the next run would take it for the user's.
+    """
+    before = os.environ.get(URI_VARIABLE)
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+        if before is not None:
+            os.environ[URI_VARIABLE] = before
+
+
+def _check_database(database: Path) -> None:
+    """Find out in seconds what mlflow would take minutes to say, or would write into."""
+    address = f"{database.absolute().as_uri()}?mode=rw"
+    with closing(
+        sqlite3.connect(address, uri=True, timeout=BUSY_SECONDS, isolation_level=None)
+    ) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        is_ours = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'experiments'")
+        found = is_ours.fetchone()
+        connection.execute("ROLLBACK")
+    if not found:
+        raise sqlite3.DatabaseError("it is a database of something else, without MLflow's tables")
+
+
+def _make_database(database: Path) -> None:
+    """Make the store elsewhere and rename it into place.
+
+    MLflow migrates a new database in many steps; a second process that opens it meanwhile, or
+    the death of the first, would leave it broken for good.
+    """
+    with stage(database.parent, database.name) as scratch:
+        made = Path(scratch, database.name)
+        client = mlflow.MlflowClient(f"{SQLITE}{made}")
+        _create_experiment(client, _artifact_location(f"{SQLITE}{database}"))
+        flush_to_disk(made)
+        made.replace(database)
+        flush_to_disk(database.parent)
+
+
+def _create_experiment(client: mlflow.MlflowClient, artifact_location: str | None) -> str:
+    return str(client.create_experiment(EXPERIMENT, artifact_location, EXPERIMENT_TAGS))
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside a sqlite store; wherever a server says for any other."""
+    database = find_database(uri)
+    return database.absolute().with_name(DEFAULT_ARTIFACTS).as_uri() if database else None

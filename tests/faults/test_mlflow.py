@@ -1,0 +1,445 @@
+"""The MLflow store under kills, locks, and servers and files that are none."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run as MlflowRun
+
+from taxi_duration import ModelError, SourceError, load_model, mlflow_store, pipeline
+from taxi_duration.contract import CABS
+from taxi_duration.errors import TransientSourceError
+from taxi_duration.mlflow_store import EXPERIMENT
+from taxi_duration.month_file import read_trips
+from taxi_duration.processes import describe_process
+from taxi_duration.store import load_report
+from taxi_duration.tracking import (
+    CANDIDATE,
+    REGISTERED_MODEL,
+    TrackedRun,
+    close_dead_runs,
+    log_training,
+)
+from tests.conftest import REPOSITORY
+from tests.faults.killed_logging import (
+    KILLED,
+    KILLED_MAKING,
+    PROCESSES,
+    TERMINATED,
+    TRAININGS,
+    store_in,
+)
+from tests.months import FEBRUARY, SAMPLE
+from tests.runs import read_report_artifact, read_task_runs, run_local
+from tests.servers import find_free_port, make_environment
+
+SAMPLE_MONTHS = ("--data-dir", str(SAMPLE), "--offline", "--year", "2025", "--month", "1")
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What processes left that were killed while they logged; nothing was repaired yet."""
+    directory = tmp_path_factory.mktemp("killed")
+    command = [sys.executable, "-m", "tests.faults.killed_logging", str(directory)]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=make_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+@pytest.fixture(scope="module")
+def saved(killed: Path) -> Path:
+    """A model directory, as a training run wrote it."""
+    return next(each for each in (killed / "models/green").iterdir() if each.name[:5] == "2025-")
+
+
+@pytest.fixture(scope="module")
+def fresh(killed: Path) -> Path:
+    """A store to copy, whose artifacts are not needed."""
+    return killed / "unharmed" / "mlflow.db"
+
+
+def read_runs(store: str) -> list[MlflowRun]:
+    client = mlflow.MlflowClient(store)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def log_to(store: str, directory: Path) -> TrackedRun:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", store)
+        model, report = load_model(directory), load_report(directory)
+        return log_training(CABS["green"], model, directory, report)
+
+
+def check_exactly_one(store: str, name: str, trials: int = 3) -> MlflowRun:
+    """Hold what a store has of one training against what it must have."""
+    client = mlflow.MlflowClient(store)
+    identity = f"green/{name}"
+    of_it = [run for run in read_runs(store) if run.data.tags["model_id"] == identity]
+    assert {run.info.status for run in of_it} == {"FINISHED"}
+    (run,) = [run for run in of_it if "mlflow.parentRunId" not in run.data.tags]
+    within = [each for each in of_it if each is not run]
+    assert [each.data.tags["mlflow.parentRunId"] for each in within] == [run.info.run_id] * trials
+    assert run.data.metrics["validation_rmse"] == 5.5
+    (logged,) = client.search_logged_models(
+        [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"
+    )
+    assert logged.status == "READY"
+    (version,) = client.search_model_versions(f"tags.model_id = '{identity}'")
+    assert version.name == REGISTERED_MODEL
+    assert (version.run_id, version.source) == (run.info.run_id, f"models:/{logged.model_id}")
+    return run
+
+
+@pytest.fixture(scope="module")
+def closed(killed: Path) -> dict[str, str]:
+    """Each killed run's status as the next start found it, by identity, and closed all."""
+    store = store_in(killed / "points")
+    parents = [run for run in read_runs(store) if "mlflow.parentRunId" not in run.data.tags]
+    before = {run.data.tags["model_id"]: run.info.status for run in parents}
+    client = mlflow.MlflowClient(store)
+    (experiment_id,) = {run.info.experiment_id for run in parents}
+    mine, elsewhere = (
+        client.create_run(experiment_id, tags={"process": process, "model_id": "green/other"})
+        for process in (describe_process(), "another-host:1:1.00")
+    )
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", store)
+        close_dead_runs()
+    for run in (mine, elsewhere):
+        assert client.get_run(run.info.run_id).info.status == "RUNNING"
+        client.delete_run(run.info.run_id)
+    return before
+
+
+def test_the_next_start_closes_what_a_kill_left_running(
+    killed: Path, closed: dict[str, str]
+) -> None:
+    finished = ("between log and register", "within register", "between register and alias")
+    expected = {f"green/{name}": "RUNNING" for name in KILLED if name not in finished}
+    expected |= {f"green/{name}": "FINISHED" for name in finished}
+    assert closed == expected | {f"green/{TERMINATED}": "KILLED"}
+    for run in read_runs(store_in(killed / "points")):
+        assert run.info.status != "RUNNING"
+        if closed[run.data.tags["model_id"]] == "RUNNING" and run.info.status == "KILLED":
+            process = run.data.tags["process"]
+            reason = f"its process {process} died before the run was complete"
+            assert run.data.tags["closed_because"] == reason
+
+
+@pytest.mark.usefixtures("closed")
+@pytest.mark.parametrize("name", [*KILLED, TERMINATED])
+def test_logging_again_after_a_death_leaves_one_run_one_version_one_alias(
+    killed: Path, name: str
+) -> None:
+    store, directory = store_in(killed / "points"), killed / "models" / "green" / name
+    tracked = log_to(store, directory)
+    run = check_exactly_one(store, name)
+    assert tracked.run_id == run.info.run_id
+    candidate = mlflow.MlflowClient(store).get_model_version_by_alias(REGISTERED_MODEL, CANDIDATE)
+    assert (str(candidate.version), candidate.run_id) == (tracked.version, tracked.run_id)
+    assert log_to(store, directory) == tracked
+    check_exactly_one(store, name)
+
+
+def test_a_dead_process_need_not_be_closed_before_its_training_is_logged_again(
+    killed: Path, saved: Path, tmp_path: Path
+) -> None:
+    store = store_in(tmp_path)
+    log_to(store, saved)
+    client = mlflow.MlflowClient(store)
+    (parent,) = [run for run in read_runs(store) if "mlflow.parentRunId" not in run.data.tags]
+    identity = f"green/{saved.name}"
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    host = describe_process().rsplit(":", 2)[0]
+    dead, alive = (
+        client.create_run(
+            parent.info.experiment_id, tags={"process": process, "model_id": identity}
+        ).info.run_id
+        for process in (f"{host}:{gone.pid}:1.00", "another-host:1:1.00")
+    )
+    log_to(store, saved)
+    assert {run.info.run_id for run in read_runs(store)} & {dead, alive} == {alive}
+    client.delete_run(alive)
+    check_exactly_one(store, saved.name)
+
+
+def test_a_model_logged_after_a_kill_predicts(killed: Path, saved: Path) -> None:
+    store = store_in(killed / "making")
+    log_to(store, saved)
+    trips = read_trips(FEBRUARY).head(100)
+    mlflow.set_tracking_uri(store)
+    try:
+        logged = mlflow.pyfunc.load_model(f"models:/{REGISTERED_MODEL}@{CANDIDATE}")
+        predicted = logged.predict(trips)
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(predicted, load_model(saved).predict(trips))
+
+
+@pytest.mark.parametrize("point", KILLED_MAKING)
+def test_a_store_killed_while_it_is_made_is_made_by_the_next(
+    killed: Path, saved: Path, point: str
+) -> None:
+    directory = killed / point
+    log_to(store_in(directory), saved)
+    check_exactly_one(store_in(directory), saved.name)
+    left = {path.name for path in directory.iterdir()}
+    assert left == {"mlflow.db", "mlflow.db.lock", "mlartifacts"}
+
+
+def test_eight_processes_meet_at_a_store_that_is_not_there_yet(killed: Path) -> None:
+    store = store_in(killed / "fresh")
+    for name in range(TRAININGS):
+        check_exactly_one(store, str(name))
+    assert len(read_runs(store)) == 4 * TRAININGS < 4 * PROCESSES
+    assert {path.name for path in (killed / "fresh").iterdir()} == {
+        "mlflow.db",
+        "mlflow.db.lock",
+        "mlartifacts",
+    }
+
+
+def test_an_empty_file_becomes_a_store(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").touch()
+    log_to(store_in(tmp_path), saved)
+    check_exactly_one(store_in(tmp_path), saved.name)
+
+
+@contextmanager
+def locked(database: Path) -> Iterator[Callable[[], None]]:
+    """Hold the exclusive lock of a sqlite database until the block ends or it is released."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        yield lambda: holder.close()
+
+
+def test_a_locked_store_is_named_and_works_once_released(
+    saved: Path, fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "BUSY_SECONDS", 0.2)
+    database, store = Path(shutil.copy(fresh, tmp_path)), store_in(tmp_path)
+    with locked(database):
+        with pytest.raises(TransientSourceError) as raised:
+            log_to(store, saved)
+        assert str(raised.value) == (
+            f"MLflow store {store} failed: database is locked. Start it, or end what holds it, and "
+            "run again: nothing is logged twice. Or name another store in MLFLOW_TRACKING_URI."
+        )
+    log_to(store, saved)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_locked_store_is_tried_again(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_store, "BUSY_SECONDS", 0.2)
+    tried: list[TransientSourceError] = []
+    with locked(Path(shutil.copy(fresh, tmp_path))) as release:
+
+        def log(*arguments: object) -> TrackedRun:
+            try:
+                return log_training(*arguments)  # type: ignore[arg-type]
+            except TransientSourceError as error:
+                tried.append(error)
+                release()
+                raise
+
+        monkeypatch.setattr(pipeline, "log_training", log)
+        run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
+    assert (run.exit_code, len(tried)) == (0, 1), run.output
+    assert read_task_runs(run.flow_run.id, 9)["log-to-mlflow"].run_count == 2
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_a_run_whose_store_fails_keeps_its_model_and_its_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mlflow.db").write_text("not a database")
+    run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
+    assert run.exit_code == 1
+    assert "Traceback" not in run.output
+    said = f"MLflow store sqlite:///{tmp_path}/mlflow.db failed: file is not a database. Give"
+    assert f"error: {said}" in run.output
+    load_model(run.model_directory)
+    artifact = str(read_report_artifact(run.flow_run.id).data)
+    assert f"MLflow run: none. {said}" in artifact
+    assert read_task_runs(run.flow_run.id, 9)["log-to-mlflow"].run_count == 1
+    assert (tmp_path / "mlflow.db").read_text() == "not a database"
+
+
+def make_database_of_something_else(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE somebodys (thing)")
+
+
+def change_version(database: Path) -> None:
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '000000000000'")
+        connection.commit()
+
+
+def delete_experiment(database: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+
+
+def make_directory(database: Path) -> None:
+    database.unlink()
+    database.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda database: database.write_text("x" * 5000), "failed: file is not a database. Give"),
+        (make_directory, "failed: unable to open database file. Give yourself permission to"),
+        (change_version, "failed: Detected out-of-date database schema (found version 0000"),
+        (delete_experiment, "is deleted: restore it with `mlflow experiments restore`, or name"),
+    ],
+)
+def test_a_store_that_is_none_is_named_with_a_remedy(
+    saved: Path, fresh: Path, tmp_path: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(Path(shutil.copy(fresh, tmp_path)))
+    with pytest.raises(SourceError) as raised:
+        log_to(store_in(tmp_path), saved)
+    assert type(raised.value) is SourceError
+    assert message in str(raised.value)
+    assert str(tmp_path / "mlflow.db") in str(raised.value)
+
+
+def test_a_database_of_something_else_is_left_alone(saved: Path, tmp_path: Path) -> None:
+    make_database_of_something_else(tmp_path / "mlflow.db")
+    before = (tmp_path / "mlflow.db").read_bytes()
+    with pytest.raises(SourceError, match="it is a database of something else, without MLflow's"):
+        log_to(store_in(tmp_path), saved)
+    assert (tmp_path / "mlflow.db").read_bytes() == before
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """Not root, whom permissions do not stop; does nothing for anybody else."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+def test_a_read_only_store_is_named(saved: Path, fresh: Path) -> None:
+    with tempfile.TemporaryDirectory() as made:  # pytest's own are closed to others
+        directory = Path(made)
+        database = Path(shutil.copy(fresh, directory))
+        directory.chmod(0o777)
+        database.chmod(0o444)
+        model, report = load_model(saved), load_report(saved)
+        with pytest.MonkeyPatch.context() as patched, unprivileged():
+            patched.setenv("MLFLOW_TRACKING_URI", store_in(directory))
+            with pytest.raises(SourceError, match=r"readonly database\. Give yourself permission"):
+                log_training(CABS["green"], model, saved, report)
+
+
+def test_a_figure_that_is_not_finite_reaches_no_store(saved: Path, tmp_path: Path) -> None:
+    report = load_report(saved)
+    report["validation"]["mae"] = float("nan")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", store_in(tmp_path))
+        with pytest.raises(ModelError, match=r"^validation.mae is nan: this model is neither"):
+            log_training(CABS["green"], load_model(saved), saved, report)
+    assert [*tmp_path.iterdir()] == []
+
+
+class Answer(BaseHTTPRequestHandler):
+    """Answers every request alike."""
+
+    status = 503
+
+    def do_GET(self) -> None:
+        if self.status == 0:
+            Event().wait(1.5)
+            return
+        self.send_response(self.status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    handler = type("Answers", (Answer,), {"status": status})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 0])
+def test_a_server_that_fails_is_asked_again(
+    saved: Path, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with (
+        answering(status) as host,
+        pytest.raises(
+            TransientSourceError, match=f"^MLflow store http://{host} failed: "
+        ) as raised,
+    ):
+        log_to(f"http://user:MLSECRET@{host}", saved)
+    assert "MLSECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_server_that_refuses_is_not_asked_again(saved: Path, status: int) -> None:
+    with answering(status) as host, pytest.raises(SourceError) as raised:
+        log_to(f"http://{host}", saved)
+    assert type(raised.value) is SourceError
+    assert str(raised.value).startswith(f"MLflow store http://{host} failed: ")
+    assert "Check MLFLOW_TRACKING_URI, or unset it" in str(raised.value)
+
+
+def test_a_server_that_is_down_is_asked_again(saved: Path) -> None:
+    store = f"http://127.0.0.1:{find_free_port()}"
+    with pytest.raises(TransientSourceError, match=f"^MLflow store {store} failed: "):
+        log_to(store, saved)
+
+
+@pytest.mark.parametrize("store", ["http://127.0.0.1:9", "sqlite:///{}/none.db", "{}/spoilt.db"])
+def test_looking_for_dead_runs_makes_no_store_and_fails_no_run(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "spoilt.db").write_text("not a database")
+    uri = store.format(tmp_path) if "://" in store else f"sqlite:///{store.format(tmp_path)}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    close_dead_runs()
+    warned = [f"runs left RUNNING were not looked for: MLflow store {uri} failed: "]
+    assert [record.message[: len(warned[0])] for record in caplog.records] == (
+        [] if store.endswith("none.db") else warned
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["spoilt.db"]
