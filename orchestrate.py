@@ -25,6 +25,7 @@ from taxi_duration.options import (
     make_plan,
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
+from taxi_duration.settings import Thresholds, read_settings
 from taxi_duration.tlc import check_months, locate_month
 from taxi_duration.transfer import Progress
 
@@ -65,8 +66,9 @@ def main_flow(
 
 
 def prepare(options: LocalOptions, today: date) -> Plan:
-    """Plan the run, and refuse one whose months or directories will stop it."""
+    """Plan the run, and refuse one whose months, directories or settings will stop it."""
     plan = make_plan(options, today)
+    read_settings(Thresholds)
     check_writable(options.models_dir, "models directory")
     check_months(plan.cab, plan.months, options.data_dir, options.offline, today)
     return plan

@@ -28,6 +28,7 @@ from taxi_duration.options import (
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.s3 import load_bucket, locate_month, upload_model
+from taxi_duration.settings import Thresholds, TransferSettings, read_settings
 from taxi_duration.transfer import Progress
 
 
@@ -76,8 +77,10 @@ def main_flow_s3(
 
 
 def prepare(options: S3Options, today: date) -> Plan:
-    """Plan the run, and refuse one whose directories will stop it."""
+    """Plan the run, and refuse one whose directories or settings will stop it."""
     plan = make_plan(options, today)
+    read_settings(Thresholds)
+    read_settings(TransferSettings)
     check_writable(options.models_dir, "models directory")
     check_writable(options.data_dir, "data directory")
     return plan

@@ -1,0 +1,248 @@
+"""The tasks a training run is made of.
+
+Each is a function of another module plus one line to Prefect's log. What passes between tasks
+is small: paths, sums, a model. Every task is IN_MEMORY, since the default cache policy would hash
+its inputs, and a server may be set to persist results.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import task_run
+from prefect.tasks import exponential_backoff
+
+from taxi_duration.contract import Cab
+from taxi_duration.errors import TransientSourceError
+from taxi_duration.evaluation import Evaluation, ZonePairMedians, predict_mean
+from taxi_duration.features import FeatureSet
+from taxi_duration.funnel import RowFunnel
+from taxi_duration.model import DurationModel, score_predictors
+from taxi_duration.month import Month
+from taxi_duration.month_file import (
+    MonthFile,
+    check_funnel,
+    find_drift,
+)
+from taxi_duration.progress import show_progress
+from taxi_duration.reduction import load_sums, recall_month
+from taxi_duration.report import Report, render_markdown
+from taxi_duration.settings import Thresholds
+from taxi_duration.store import save_model
+from taxi_duration.tables import Tables
+from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
+from taxi_duration.training import Training, Window, fit_window, sum_window
+from taxi_duration.transfer import Progress
+
+Locate = Callable[[Month, Progress | None], MonthFile]
+"""Brings a month to the local disk, and reports the bytes that arrive if it is told to whom."""
+
+ARTIFACT_KEY = "duration-model-report"
+
+
+@dataclass(frozen=True)
+class CleanMonth:
+    """What is left of a training month: its sums on the disk, its row funnel and its medians."""
+
+    sums: Path
+    funnel: RowFunnel
+    medians: ZonePairMedians
+
+
+@dataclass(frozen=True)
+class TrainingWindow:
+    """The training months' sums, and what the baselines know: their mean, the last one's medians.
+
+    Medians do not add up; those of the whole window would need its trips again.
+    """
+
+    sums: Window
+    funnel: RowFunnel
+    medians: ZonePairMedians
+
+
+def is_transient(_task: Any, _task_run: Any, state: State[Any]) -> bool:
+    """Whether a failed task is worth another try."""
+    return isinstance(state.result(raise_on_failure=False), TransientSourceError)
+
+
+IN_MEMORY: Any = {"cache_policy": NO_CACHE, "persist_result": False}
+RETRIES: Any = {
+    "retries": 4,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 1,
+    "retry_condition_fn": is_transient,
+}
+"""About 2, 4, 8 and 16 seconds, each up to doubled by jitter."""
+
+
+@task(name="download-month", task_run_name="download-{month}", **IN_MEMORY, **RETRIES)
+def download_month(locate: Locate, month: Month) -> MonthFile:
+    """Have a month on the local disk, its bytes verified."""
+    log = get_run_logger()
+    try:
+        with show_progress(f"download {month}") as report:
+            file = locate(month, report)
+    except TransientSourceError as error:
+        if error.wait_seconds and task_run.run_count <= RETRIES["retries"]:
+            log.warning("waiting %.0f s, as the server asks", error.wait_seconds)
+            time.sleep(error.wait_seconds)
+        raise
+    log.info("%s is %s, sha256 %s", month, file.path, file.sha256)
+    for notice in file.notices:
+        log.warning("%s", notice)
+    return file
+
+
+@task(name="clean-trips", task_run_name="clean-{file.month}", **IN_MEMORY)
+def clean_month(
+    file: MonthFile, cab: Cab, features: FeatureSet, kept: Path, thresholds: Thresholds
+) -> CleanMonth:
+    """Read a month, keep the trips a model may learn from, and keep their sums."""
+    month = recall_month(
+        kept,
+        file.path,
+        features,
+        cab,
+        file.month,
+        sha256=file.sha256,
+        with_medians=True,
+        thresholds=thresholds,
+    )
+    if month.was_there:
+        get_run_logger().info("%s: sums of the same bytes reused from %s", file.month, month.path)
+    log_funnel(file, cab, month.sums.funnel)
+    return CleanMonth(month.path, month.sums.funnel, cast(ZonePairMedians, month.sums.medians))
+
+
+def log_funnel(file: MonthFile, cab: Cab, funnel: RowFunnel) -> None:
+    """Say what became of a month's trips, and what is new about its columns."""
+    for sentence in find_drift(file.path, cab):
+        get_run_logger().warning("%s: %s", file.path.name, sentence)
+    get_run_logger().info("%s: %s", file.month, funnel)
+
+
+@task(name="build-features", **IN_MEMORY)
+def build_features(months: Sequence[CleanMonth], features: FeatureSet) -> TrainingWindow:
+    """Add the months' sums up to those of the features' columns."""
+
+    def load(month: CleanMonth) -> list[Tables]:
+        return load_sums(month.sums, features).tables
+
+    sums = sum_window(features, [partial(load, month) for month in months])
+    first, *others = [month.funnel for month in months]
+    funnel = sum(others, first)
+    get_run_logger().info(
+        "%s features: %s trips x %s columns", features.name, f"{funnel.rows_kept:,}", sums.columns
+    )
+    return TrainingWindow(sums, funnel, months[-1].medians)
+
+
+@task(name="train-regression", **IN_MEMORY)
+def train_regression(window: Window, alpha: float | None) -> Training:
+    """Choose alpha, unless it is given, and solve the regression."""
+    training = fit_window(window, alpha)
+    for trial in training.trials:
+        get_run_logger().info(
+            "alpha %g: RMSE %.4f minutes on the window's last days", trial.alpha, trial.rmse
+        )
+    get_run_logger().info(
+        "fitted alpha %g on %s trips, RMSE %.6f minutes",
+        training.model.alpha,
+        f"{training.trips:,}",
+        training.rmse,
+    )
+    return training
+
+
+@task(name="validate", **IN_MEMORY)
+def validate(
+    model: DurationModel,
+    window: TrainingWindow,
+    file: MonthFile,
+    cab: Cab,
+    thresholds: Thresholds,
+) -> tuple[Mapping[str, Evaluation], RowFunnel]:
+    """Score the model and its baselines on the validation month."""
+    errors, funnel = score_predictors(
+        {
+            "model": model.predict_clean,
+            "mean": predict_mean(window.sums.mean_minutes),
+            "zone_pair_median": window.medians.predict,
+        },
+        file.path,
+        cab,
+        file.month,
+    )
+    check_funnel(file.path, funnel, thresholds)
+    log_funnel(file, cab, funnel)
+    get_run_logger().info(
+        "validation RMSE %.6f minutes on %s trips (zone-pair median %.4f, mean %.4f)",
+        errors["model"].rmse,
+        f"{errors['model'].rows:,}",
+        errors["zone_pair_median"].rmse,
+        errors["mean"].rmse,
+    )
+    return errors, funnel
+
+
+@task(name="save-artifacts", **IN_MEMORY)
+def save_artifacts(models_directory: Path, model: DurationModel, report: Report) -> Path:
+    """Write the model directory, whole."""
+    directory = save_model(models_directory, model, report)
+    get_run_logger().info("model and report are in %s", directory)
+    return directory
+
+
+@task(name="upload-artifacts", **IN_MEMORY, **RETRIES)
+def upload_artifacts(upload: Callable[[Path], str], directory: Path) -> str:
+    """Copy the model directory to where the flow keeps models."""
+    location = upload(directory)
+    get_run_logger().info("uploaded %s to %s", directory, location)
+    return location
+
+
+@task(name="log-to-mlflow", **IN_MEMORY, **RETRIES)
+def log_to_mlflow(
+    cab: Cab, model: DurationModel, directory: Path, report: Report, notices: Sequence[str]
+) -> TrackedRun:
+    """Log the run to MLflow; trying again finds what was done."""
+    tracked = log_training(cab, model, directory, report, notices)
+    get_run_logger().info(
+        "MLflow run %s in %s is version %s of %s",
+        tracked.run_id,
+        tracked.tracking_uri,
+        tracked.version,
+        REGISTERED_MODEL,
+    )
+    return tracked
+
+
+@task(name="publish-report", **IN_MEMORY)
+def publish_report(
+    report: Report, mlflow_run: str, model_location: str, notices: Sequence[str]
+) -> UUID:
+    """Publish the report as a markdown artifact, the same for both flows.
+
+    Args:
+        mlflow_run: a link to it, or why there is none.
+        notices: how the months got here, where that is worth a reader's attention.
+    """
+    artifact_id = create_markdown_artifact(
+        render_markdown(report, mlflow_run, model_location, notices),
+        key=ARTIFACT_KEY,
+        description=f"{report['cab']} {report['train']['months'][-1]}: validation RMSE "
+        f"{report['validation']['rmse']:.4f} minutes",
+    )
+    get_run_logger().info("report published as artifact %s", ARTIFACT_KEY)
+    return cast(UUID, artifact_id)  # Prefect types it as if it were awaited
