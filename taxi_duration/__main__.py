@@ -4,11 +4,8 @@ import argparse
 import os
 import sys
 
-import httpx
-from prefect.settings import temporary_settings
-
-from taxi_duration.cli import EMBEDDED_SERVER
-from taxi_duration.errors import TaxiDurationError
+from taxi_duration.cli import end_in_one_line, name_server_errors
+from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.s3 import BUCKET_VARIABLE, DEFAULT_BLOCK, create_blocks
 
 
@@ -25,20 +22,13 @@ def main() -> int:
     )
     blocks.add_argument("--name", default=DEFAULT_BLOCK, help="default: %(default)s")
     arguments = parser.parse_args()
-    try:
-        with temporary_settings(set_defaults=EMBEDDED_SERVER):
+
+    def save() -> None:
+        with have_prefect_server(), name_server_errors():
             bucket = create_blocks(os.environ, arguments.name)
-    except httpx.TransportError as error:
-        print(
-            f"error: the Prefect server did not answer ({error}): check PREFECT_API_URL.",
-            file=sys.stderr,
-        )
-        return 1
-    except TaxiDurationError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")
-    return 0
+        print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")
+
+    return end_in_one_line(save)
 
 
 if __name__ == "__main__":

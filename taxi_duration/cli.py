@@ -6,6 +6,7 @@ import argparse
 import logging
 import shlex
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,28 +14,17 @@ from datetime import date
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
+from types import FrameType
 
-from prefect.settings import (
-    PREFECT_API_URL,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    PREFECT_UI_URL,
-    temporary_settings,
-)
+import httpx
+from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 
-from taxi_duration.errors import TaxiDurationError
+from taxi_duration.embedded_server import have_prefect_server
+from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.options import Options, read_options
-from taxi_duration.pipeline import ARTIFACT_KEY, TrainedRun
-
-EMBEDDED_SERVER = {
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
-    PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-}
-"""For the server that Prefect starts when none is configured: its first start migrates a database
-and outlasts the default of 20 seconds; its analytics would need the internet; and nobody is left to
-listen for heartbeats when it ends with the run, which would wait a second for them."""
+from taxi_duration.pipeline import TrainedRun
+from taxi_duration.tasks import ARTIFACT_KEY
 
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while
@@ -58,20 +48,94 @@ def run_from_command_line(
         The exit code: 0, or that of the error whose message was printed.
     """
     given = vars(make_parser(kind, flow.__doc__ or "").parse_args(arguments))
-    try:
+
+    def run() -> None:
         options = read_options(kind, given)
         prepare(options, date.today())
-        is_embedded = not PREFECT_API_URL.value()
-        if is_embedded:
+        if not PREFECT_API_URL.value():
             # What the end of a run needs is imported while its beginning waits for the server.
             Thread(target=lambda: [*map(import_module, IMPORTED_AHEAD)]).start()
-        settings = EMBEDDED_SERVER if is_embedded else {}
-        with temporary_settings(set_defaults=settings), errors_in_one_line():
+        with have_prefect_server(), errors_in_one_line(), name_server_errors():
             print(summarise(flow(**options.model_dump())))
+
+    return end_in_one_line(run)
+
+
+class Stopped(SystemExit):
+    """A signal asked the process to end."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(128 + number)
+        self.number = number
+
+
+def end_in_one_line(run: Callable[[], object]) -> int:
+    """Run to an end that is told in one line, whether it is an error of ours or a signal.
+
+    Returns:
+        The exit code: 0, that of the error, or 128 and the signal's number, as in a shell.
+    """
+    try:
+        with stop_on_signals():
+            run()
     except TaxiDurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except (KeyboardInterrupt, Stopped) as stopped:
+        number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
+        print(
+            f"error: stopped by {number.name}: nothing was left half-written; run it again.",
+            file=sys.stderr,
+        )
+        return 128 + number
     return 0
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[None]:
+    """Raise Stopped where a signal would end Python on the spot, its server left behind.
+
+    In a flow Prefect does so for SIGTERM, reports the flow run as crashed or cancelled, and then
+    has the handler installed here called. A signal that is ignored (as by nohup) stays so.
+    """
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Stopped(signal.Signals(number))
+
+    replaced = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in replaced:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in replaced:
+            signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def name_server_errors() -> Iterator[None]:
+    """Turn what Prefect says of a server that does not answer, or refuses, into an error of ours.
+
+    Raises:
+        SourceError: that error.
+    """
+    try:
+        yield
+    except (httpx.TransportError, PrefectHTTPStatusError, RuntimeError) as error:
+        # At its first request Prefect wraps it in a RuntimeError.
+        reason = error.__cause__ if isinstance(error, RuntimeError) else error
+        if not isinstance(reason, httpx.TransportError | PrefectHTTPStatusError):
+            raise
+        server = hide_credentials(PREFECT_API_URL.value() or "of this run")
+        said = hide_credentials(str(reason)).split(" - For more information")[0]
+        raise SourceError(
+            f"Prefect server {server} failed ({said}): check PREFECT_API_URL, or unset it for a "
+            "server that lasts as long as the run."
+        ) from error
 
 
 def make_parser(kind: type[Options], description: str) -> argparse.ArgumentParser:

@@ -1,22 +1,31 @@
 """Bad input: one line that names the value and the remedy, exit code 2, and nothing written."""
 
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prefect.blocks.system import Secret
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    temporary_settings,
+)
 
 import orchestrate
 import orchestrate_s3
+from taxi_duration.__main__ import main as create_s3_blocks
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.month import Month
 from tests.conftest import REPOSITORY
-from tests.months import write_month, write_months
-from tests.servers import make_environment
+from tests.months import SAMPLE, write_month, write_months
+from tests.servers import find_free_port, make_environment
 
 JANUARY = ("--year", "2023", "--month", "1")
 Refuse = Callable[..., str]
@@ -372,3 +381,78 @@ def test_help_shows_units_and_defaults(tmp_path: Path) -> None:
         "key prefix of the months in the bucket (default: trip-data)",
     ):
         assert shown in text
+
+
+@pytest.fixture
+def no_server() -> Iterator[str]:
+    """An address with a password, at which no Prefect server answers."""
+    address = f"127.0.0.1:{find_free_port()}/api"
+    with temporary_settings({PREFECT_API_URL: f"http://user:word@{address}"}):
+        yield f"http://{address}"
+
+
+UNREACHABLE = r"error: Prefect server {} failed \(.+\): check PREFECT_API_URL, or unset it for a "
+SAMPLE_MONTH = ("--year", "2025", "--month", "1", "--data-dir", str(SAMPLE))
+
+
+@pytest.mark.parametrize("of", ["orchestrate", "orchestrate_s3"])
+def test_server_that_does_not_answer_is_named_in_one_line(
+    of: str,
+    no_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert start(of, SAMPLE_MONTH) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert re.fullmatch(UNREACHABLE.format(re.escape(no_server)) + r"server that .+\n", errors)
+    assert "word" not in errors
+
+
+def test_blocks_are_not_saved_on_a_server_that_does_not_answer(
+    no_server: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["taxi_duration", "create-s3-blocks"])
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "TAXI_DURATION_S3_BUCKET"):
+        monkeypatch.setenv(name, "anything")
+    assert create_s3_blocks() == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert re.fullmatch(UNREACHABLE.format(re.escape(no_server)) + r"server that .+\n", errors)
+
+
+def test_no_server_and_none_allowed(refuse: Refuse) -> None:
+    assert refuse(*SAMPLE_MONTH) == (
+        "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false: set the "
+        "address of a Prefect server, or allow the run to start one."
+    )
+
+
+class FailingServer:
+    """In the place of Prefect's embedded server, which is started again and again."""
+
+    def __init__(self) -> None:
+        self.server_process: SimpleNamespace | None = None
+
+    def start(self) -> None:
+        for pid in range(2**22 + 1, 2**22 + 10):  # beyond all pids there are
+            self.server_process = SimpleNamespace(pid=pid)
+            time.sleep(0.1)
+
+
+def test_own_server_that_does_not_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("prefect.server.api.server.SubprocessASGIServer", FailingServer)
+    with temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}):
+        assert start("orchestrate", SAMPLE_MONTH) == 1
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors == (
+        "error: the run's own Prefect server did not start (it ended 2 times while starting): "
+        f"check that {os.environ['PREFECT_HOME']} is writable and its prefect.db whole, or set "
+        "PREFECT_API_URL to the address of a server.\n"
+    )

@@ -1,0 +1,131 @@
+"""The server that Prefect starts for a run that has none: it ends when the run's process does."""
+
+from __future__ import annotations
+
+import atexit
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_HOME,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
+    PREFECT_SERVER_ANALYTICS_ENABLED,
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    temporary_settings,
+)
+
+from taxi_duration.errors import InputError, SourceError
+
+if TYPE_CHECKING:
+    from prefect.server.api.server import SubprocessASGIServer
+
+EMBEDDED_SERVER = {
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
+    PREFECT_SERVER_ANALYTICS_ENABLED: False,
+    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+}
+"""Its first start migrates a database and outlasts the default of 20 seconds; its analytics would
+need the internet; and nobody is left to listen for heartbeats when it ends with the run, which
+would wait a second for them."""
+
+MOST_STARTS = 2
+"""Prefect starts it again, without end, not only when its port turns out to be taken."""
+
+WATCH = 'while read -r told; do server=$told; done; if [ -n "$server" ]; then kill "$server"; fi'
+"""Its input ends when the process at the other end does, whatever ended that."""
+
+
+@contextmanager
+def have_prefect_server() -> Iterator[None]:
+    """Let Prefect use the configured server, or start one that ends with this process.
+
+    Raises:
+        InputError: none is configured and the settings forbid to start one.
+        SourceError: the one started here did not come up.
+    """
+    if PREFECT_API_URL.value():
+        yield
+        return
+    if not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
+        raise InputError(
+            "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false: set "
+            "the address of a Prefect server, or allow the run to start one."
+        )
+    # Here, since the whole server is imported with it.
+    from prefect.server.api.server import SubprocessASGIServer
+
+    with temporary_settings(set_defaults=EMBEDDED_SERVER):
+        _start(SubprocessASGIServer())
+        yield
+
+
+def _start(server: SubprocessASGIServer) -> None:
+    failures: list[Exception] = []
+
+    def start() -> None:
+        # The server inherits this: a terminal's Ctrl-C and hang-up reach it too, and it must
+        # outlive the run, which reports to it how it ended.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+        try:
+            server.start()
+        except Exception as error:
+            failures.append(error)
+
+    watcher = _start_watcher()
+    # In a thread, for the mask to be its own and for this one to hear signals meanwhile.
+    starter = Thread(target=copy_context().run, args=(start,), daemon=True)
+    starter.start()
+    started: list[int] = []
+    while True:
+        is_starting = starter.is_alive()
+        process = server.server_process
+        if process is not None and process.pid not in started:
+            started.append(process.pid)
+            _tell(watcher, f"{process.pid}\n")
+        if len(started) > MOST_STARTS:
+            failures.append(RuntimeError(f"it ended {MOST_STARTS} times while starting"))
+        if failures or not is_starting:
+            break
+        starter.join(0.05)
+    if failures:
+        raise SourceError(
+            f"the run's own Prefect server did not start ({failures[0]}): check that "
+            f"{PREFECT_HOME.value()} is writable and its prefect.db whole, or set PREFECT_API_URL "
+            "to the address of a server."
+        ) from failures[0]
+
+
+def _start_watcher() -> subprocess.Popen[bytes]:
+    """A process that ends the server it was told of when this one is gone without having done so.
+
+    Prefect ends its server as Python exits, which SIGKILL does not wait for.
+    """
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", WATCH],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+        start_new_session=True,  # out of reach of what a terminal sends to this one's group
+    )
+
+    def dismiss() -> None:
+        _tell(watcher, "\n")
+        watcher.communicate()
+
+    # Runs after the end of the server, which is registered later.
+    atexit.register(dismiss)
+    return watcher
+
+
+def _tell(watcher: subprocess.Popen[bytes], line: str) -> None:
+    with suppress(BrokenPipeError):
+        if watcher.stdin is not None:
+            watcher.stdin.write(line.encode())

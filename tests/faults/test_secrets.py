@@ -1,0 +1,182 @@
+"""Secrets that a run is given are in nothing it prints or keeps."""
+
+import base64
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from taxi_duration.month import Month
+from tests.buckets import SECRET, S3Server
+from tests.conftest import REPOSITORY
+from tests.months import SAMPLE
+from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
+from tests.web import answer_status, serve_tlc
+
+STORE, REFUSING_STORE = "the+word of/MLflow", "another+word of/MLflow"
+MIRROR, REFUSING_MIRROR = "the+word of/the mirror", "another+word of/the mirror"
+SECRETS = {
+    "of the bucket": SECRET,
+    "of the MLflow store": STORE,
+    "of an MLflow store that refuses": REFUSING_STORE,
+    "of the TLC's mirror": MIRROR,
+    "of a mirror that refuses": REFUSING_MIRROR,
+}
+ARGUMENTS = ("--year", "2025", "--month", "1", "--features", "course")
+MONTHS = (Month(2025, 1).file_name("green"), Month(2025, 2).file_name("green"))
+
+
+def with_password(address: str, password: str) -> str:
+    return address.replace("://", f"://user:{quote(password, safe='')}@")
+
+
+@contextmanager
+def refuse_all() -> Iterator[str]:
+    """A server that answers 403, whatever it is asked."""
+
+    class Refusal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusal) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
+def serve_mlflow(directory: Path) -> Iterator[str]:
+    """An MLflow server that keeps everything in `directory`."""
+    directory.mkdir()
+    port = find_free_port()
+    command = [
+        PROGRAMS / "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{directory}/mlflow.db",
+        "--artifacts-destination", str(directory / "artifacts"),
+    ]  # fmt: skip
+    url = f"http://127.0.0.1:{port}"
+    environment = make_environment(MLFLOW_DISABLE_TELEMETRY="true")
+    with run_server(command, environment, directory / "log", lambda: answers(f"{url}/health")):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def kept(
+    prefect_server: str,
+    s3_server: S3Server,
+    s3_block: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[Path]:
+    """The directories of everything that runs and their servers kept, having ended as they should.
+
+    What a run prints is kept too, with all that Prefect logs.
+    """
+    kept = tmp_path_factory.mktemp("kept")
+    months = {name: SAMPLE / f"synthetic_{name}" for name in MONTHS}
+    prefix = s3_server.bucket / "secrets"
+    prefix.mkdir()
+    for name, sample in months.items():
+        shutil.copy(sample, prefix / name)
+
+    def start(name: str, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
+        directory = kept / name
+        directory.mkdir()
+        environment = make_environment(
+            PREFECT_API_URL=prefect_server,
+            PREFECT_HOME=str(directory / "prefect"),
+            PREFECT_LOGGING_LEVEL="DEBUG",
+            PREFECT_LOGGING_EXTRA_LOGGERS="httpx,httpcore,urllib3,mlflow,taxi_duration",
+            **variables,
+        )
+        with (directory / "printed").open("wb") as printed:
+            return subprocess.Popen(
+                [sys.executable, *command],
+                cwd=directory, env=environment, stdout=printed, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def check(process: subprocess.Popen[bytes], name: str, exit_code: int, text: str) -> None:
+        assert process.wait(120) == exit_code, (kept / name / "printed").read_text()
+        assert text in (kept / name / "printed").read_text()
+
+    flow, flow_s3 = str(REPOSITORY / "orchestrate.py"), str(REPOSITORY / "orchestrate_s3.py")
+    with (
+        serve_tlc(tmp_path_factory.mktemp("mirror")) as mirror,
+        serve_tlc(tmp_path_factory.mktemp("refusing-mirror")) as refusing_mirror,
+        refuse_all() as refusing_store,
+    ):
+        mirror.files.update({name: sample.read_bytes() for name, sample in months.items()})
+        refusing_mirror.always = answer_status(403)
+        denied = start(
+            "denied",
+            [flow, *ARGUMENTS],
+            **refusing_mirror.environment
+            | {"TAXI_DURATION_TLC_URL": with_password(refusing_mirror.url, REFUSING_MIRROR)},
+        )
+        refused = start(
+            "refused",
+            [flow_s3, *ARGUMENTS, "--block", s3_block, "--prefix", prefix.name],
+            MLFLOW_TRACKING_URI=with_password(refusing_store, REFUSING_STORE),
+        )
+        with serve_mlflow(kept / "mlflow") as store:
+            good = start(
+                "good",
+                [flow, *ARGUMENTS],
+                MLFLOW_TRACKING_URI=with_password(store, STORE),
+                **mirror.environment | {"TAXI_DURATION_TLC_URL": with_password(mirror.url, MIRROR)},
+            )
+            check(good, "good", 0, "validation RMSE")
+        check(refused, "refused", 1, "error: MLflow store http://127.0.0.1:")
+        check(denied, "denied", 1, "green_tripdata_2025-01.parquet")
+    servers = tmp_path_factory.getbasetemp().glob("prefect-server*")
+    return [kept, s3_server.bucket, *servers]
+
+
+def test_secrets_are_nowhere(kept: list[Path]) -> None:
+    files = {path: path.read_bytes() for top in kept for path in top.rglob("*") if path.is_file()}
+    written = b"".join(files.values())
+    # Everything is there to be looked at: logs, database, artifacts, models, sidecars.
+    for known in (b"Beginning flow run", b"SQLite format 3", b"manifest", b"s3-bucket-block"):
+        assert known in written
+    found = {
+        f"{name} in {path}"
+        for name, secret in SECRETS.items()
+        for form in encode(secret)
+        for path, content in files.items()
+        if form in content
+    }
+    assert found == set()
+
+
+@pytest.mark.parametrize("prefix", ["", "x", "xy", "user:"])
+@pytest.mark.parametrize("suffix", ["", "@host", "x"])
+def test_encoded_secrets_are_recognised(prefix: str, suffix: str) -> None:
+    text = f"{prefix}{STORE}{suffix}".encode()
+    for written in (text, base64.b64encode(text), base64.urlsafe_b64encode(text)):
+        assert any(form in written for form in encode(STORE))
+    assert quote_plus(STORE).encode() in [*encode(STORE)]
+
+
+def encode(secret: str) -> Iterator[bytes]:
+    """How a secret may be written: as it is, as in addresses, in base64 at any offset."""
+    for written in {secret, quote(secret), quote(secret, safe=""), quote_plus(secret)}:
+        yield written.encode()
+        for offset in range(3):
+            # The first and last characters depend on what stands before and after it.
+            around = b"-" * offset + written.encode() + b"--"
+            inner = slice(-(-offset * 8 // 6), (offset + len(written)) * 8 // 6)
+            yield base64.b64encode(around)[inner]
+            yield base64.urlsafe_b64encode(around)[inner]
