@@ -18,11 +18,11 @@ from typing import Protocol, cast
 
 import filelock
 
+from taxi_duration.contract import Cab
 from taxi_duration.disk import flush_to_disk, hash_file, name_disk_errors, stage
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_footer
-from taxi_duration.trips import Cab
 
 SYNTHETIC_PREFIX = "synthetic_"
 """The bundled sample's files carry it, so that a report shows what it was computed from."""
@@ -153,7 +153,7 @@ def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
         return None, []
     try:
         sidecar = _read_sidecar(path)
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         return None, [
             f"{_sidecar_path(path)} cannot be read ({error}), so {path.name}, for which "
             "nothing vouches, is fetched again."
@@ -169,8 +169,9 @@ def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
 
 def _read_sidecar(path: Path) -> Sidecar:
     sidecar = Sidecar(**json.loads(_sidecar_path(path).read_text("utf-8")))
-    if not all(isinstance(value, int | str) for value in asdict(sidecar).values()):
-        raise TypeError("a value is neither text nor a number")
+    for name, value in asdict(sidecar).items():
+        if type(value) is not (int if name in ("size", "rows") else str):
+            raise TypeError(f"{name} is {value!r}")
     return sidecar
 
 
@@ -178,15 +179,15 @@ def _read_sidecar(path: Path) -> Sidecar:
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time fetch a month."""
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
-    try:
-        with name_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with name_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
             lock.acquire()
-    except filelock.Timeout as error:
-        raise TransientSourceError(
-            f"{path.name} has been locked for {LOCK_SECONDS:.0f} s by another process, which is "
-            "fetching it: see what became of that one, and run again."
-        ) from error
+        except filelock.Timeout as error:  # an OSError, but none of the disk's
+            raise TransientSourceError(
+                f"{path.name} has been locked for {LOCK_SECONDS:.0f} s by another process, which "
+                "is fetching it: see what became of that one, and run again."
+            ) from error
     try:
         yield
     finally:

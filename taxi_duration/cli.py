@@ -25,6 +25,7 @@ from taxi_duration.errors import SourceError, TaxiDurationError, hide_credential
 from taxi_duration.options import Options, read_options
 from taxi_duration.pipeline import TrainedRun
 from taxi_duration.tasks import ARTIFACT_KEY
+from taxi_duration.tracking import REGISTERED_MODEL
 
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while
@@ -208,7 +209,7 @@ def summarise(trained: TrainedRun) -> str:
 {baselines["mean"]["rmse"]:.4f} training mean
   model             {trained.model_location}
                     to use it: taxi_duration.load_model({str(trained.model_directory)!r})
-  MLflow run        {tracked.run_id}
+  MLflow run        {tracked.run_id}, version {tracked.version} of {REGISTERED_MODEL}
                     to see it: {start_mlflow}{tracked.url}
   Prefect artifact  {ARTIFACT_KEY}
                     to see it: {start_prefect}\

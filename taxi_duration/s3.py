@@ -21,6 +21,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
+    FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
 )
@@ -30,6 +31,7 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from taxi_duration.cache import Delivery, Sidecar, obtain_month
+from taxi_duration.contract import Cab
 from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
 from taxi_duration.month import Month
@@ -38,7 +40,6 @@ from taxi_duration.options import check_key_prefix
 from taxi_duration.settings import TransferSettings, read_settings
 from taxi_duration.store import MANIFEST_FILE
 from taxi_duration.transfer import Progress, Transfer
-from taxi_duration.trips import Cab
 
 CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
 DEFAULT_BLOCK = "s3-bucket-block"
@@ -166,13 +167,14 @@ class BucketObject:
                     return None
                 raise
             with closing(found["Body"]) as body:
-                if known is not None and found["ETag"] == known.etag:
+                etag = found.get("ETag", "")
+                if unless and known and etag == known.etag:
                     return None  # a server that knows no conditions
                 transfer = Transfer(self.address, self.settings, begun, self.report)
-                size = int(found["ContentLength"])
-                sha256 = transfer.receive(body.iter_chunks(CHUNK_BYTES), size, target)
-        modified = found["LastModified"].isoformat()
-        return Delivery(found["ETag"], modified, size, sha256)
+                promised = found.get("ContentLength")
+                sha256 = transfer.receive(body.iter_chunks(CHUNK_BYTES), promised, target)
+        modified = found["LastModified"].isoformat() if "LastModified" in found else ""
+        return Delivery(etag, modified, target.stat().st_size, sha256)
 
 
 def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
@@ -196,7 +198,8 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
     location = f"s3://{bucket.bucket_name}/{folder}/{name}"
     with _named_errors(location):
         client = bucket.credentials.get_s3_client()
-        for path in sorted(directory.iterdir(), key=lambda path: path.name == MANIFEST_FILE):
+        paths = sorted(directory.iterdir())
+        for path in sorted(paths, key=lambda path: path.name == MANIFEST_FILE):
             _put(client, bucket.bucket_name, f"{folder}/{name}/{path.name}", path.read_bytes())
         pointer = {"model": name, "manifest_sha256": hash_file(directory / MANIFEST_FILE)}
         content = json.dumps(pointer, indent=2).encode() + b"\n"
@@ -206,12 +209,18 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
 
 def _put(client: Any, bucket: str, key: str, content: bytes) -> None:
     client.put_object(Bucket=bucket, Key=key, Body=content)
-    with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
-        if body.read() != content:
-            raise TransientSourceError(
-                f"s3://{bucket}/{key} does not read back as it was uploaded: another run is "
-                "writing there, or the server loses bytes; try again."
-            )
+    try:
+        with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
+            found = body.read()
+    except ClientError as error:
+        if _read_status(error) != httpx.codes.NOT_FOUND:
+            raise
+        found = None
+    if found != content:
+        raise TransientSourceError(
+            f"s3://{bucket}/{key} does not read back as it was uploaded: another run is "
+            "writing there, or the server loses bytes; try again."
+        )
 
 
 def _make_key(bucket: S3Bucket, *parts: str) -> str:
@@ -231,7 +240,9 @@ def _named_errors(location: str) -> Iterator[None]:
         yield
     except ClientError as error:
         raise _name_client_error(location, error) from error
-    except (HTTPClientError, EndpointConnectionError, IncompleteReadError) as error:
+    except (
+        HTTPClientError, EndpointConnectionError, IncompleteReadError, FlexibleChecksumError,
+    ) as error:  # fmt: skip
         raise TransientSourceError(
             f"{location} could not be reached ({error}): check the block's endpoint and network."
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from taxi_duration.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
+from taxi_duration.contract import Cab
 from taxi_duration.disk import check_directory, check_writable
 from taxi_duration.errors import (
     DataError,
@@ -24,8 +26,7 @@ from taxi_duration.errors import (
 from taxi_duration.month import Month, newest_published
 from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings
-from taxi_duration.transfer import Progress, Transfer
-from taxi_duration.trips import Cab
+from taxi_duration.transfer import Progress, Transfer, shut_at_deadline
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 MOST_REDIRECTS = 3
@@ -125,9 +126,9 @@ class Tlc:
         begun = time.monotonic()
         # Unencoded, so that Content-Length counts the bytes that are written.
         headers = {"Accept-Encoding": "identity"}
-        if known is not None and known.etag:
+        if known is not None and known.etag and known.etag.isascii():
             headers["If-None-Match"] = known.etag
-        with self._named_errors(), self._ask(headers) as response:
+        with self._named_errors(begun), self._ask(headers) as response:
             if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
                 return None
             self._check_status(response)
@@ -139,9 +140,12 @@ class Tlc:
         limits = self.transfer_settings
         timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
         url = httpx.URL(month_url(self.cab, self.month, self.settings))
-        with httpx.Client(timeout=timeout, headers=headers) as client:
+        with (
+            _open_client(timeout, headers) as client,
+            shut_at_deadline(limits.deadline_seconds) as trace,
+        ):
             for _ in range(1 + MOST_REDIRECTS):
-                with client.stream("GET", url) as response:
+                with client.stream("GET", url, extensions={"trace": trace}) as response:
                     if response.next_request is None:
                         yield response
                         return
@@ -194,7 +198,7 @@ class Tlc:
         return Delivery(etag, modified, target.stat().st_size, sha256)
 
     @contextmanager
-    def _named_errors(self) -> Iterator[None]:
+    def _named_errors(self, begun: float) -> Iterator[None]:
         try:
             yield
         except httpx.InvalidURL as error:
@@ -202,6 +206,12 @@ class Tlc:
                 f"{self.address} is not an address ({error}): set TAXI_DURATION_TLC_URL."
             ) from error
         except httpx.TransportError as error:
+            seconds, most = time.monotonic() - begun, self.transfer_settings.deadline_seconds
+            if seconds > most:
+                raise TransientSourceError(
+                    f"{self.address} took {seconds:.1f} s, which is more than the {most:g} of "
+                    "TAXI_DURATION_TRANSFER_DEADLINE_SECONDS: nothing was kept; try again."
+                ) from error
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise SourceError(
                     f"{self.address} does not prove who it is ({error}): check the network, or "
@@ -213,12 +223,27 @@ class Tlc:
             ) from error
 
 
+def _open_client(timeout: httpx.Timeout, headers: dict[str, str]) -> httpx.Client:
+    """A client that trusts the authorities its operator names; InputError if they are not there.
+
+    Otherwise what the operating system says of them would be taken for the data directory's.
+    """
+    try:
+        return httpx.Client(timeout=timeout, headers=headers)
+    except OSError as error:
+        authorities = os.environ.get("SSL_CERT_FILE", "")
+        raise InputError(
+            f"SSL_CERT_FILE is {authorities!r}, which holds no certificates that can be read "
+            f"({error.strerror or error}): correct or unset it."
+        ) from error
+
+
 def _read_wait(headers: httpx.Headers) -> float:
     """Seconds that Retry-After asks for, which it gives as such or as a date; 0 without it."""
     text = headers.get("retry-after", "")
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import socket
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from taxi_duration.errors import SourceError, StorageError, TransientSourceError
 from taxi_duration.settings import TransferSettings
@@ -15,8 +19,38 @@ from taxi_duration.settings import TransferSettings
 Progress = Callable[[int, int | None], None]
 """Is told how many bytes have arrived, and of how many if that is known."""
 
+Trace = Callable[[str, Mapping[str, Any]], None]
+"""Is told by httpx, as its extension `trace`, what happens to a connection."""
+
 PARQUET_MAGIC = b"PAR1"
 LEAST_PARQUET_BYTES = 12
+
+
+@contextmanager
+def shut_at_deadline(seconds: float) -> Iterator[Trace]:
+    """Lend a trace that learns of encrypted connections, and shut them down when time is up.
+
+    httpx's timeouts are each read's, so headers that come a byte at a time would never end.
+    """
+    connections: list[socket.socket] = []
+
+    def note(event: str, details: Mapping[str, Any]) -> None:
+        if event.endswith("start_tls.complete"):
+            connections.append(details["return_value"].get_extra_info("socket"))
+
+    def shut() -> None:
+        for connection in connections:
+            with suppress(OSError):  # it has ended already
+                # Not the SSLSocket's own, which would take the encryption off a read under way.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield note
+    finally:
+        timer.cancel()
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from taxi_duration.contract import CABS
 from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
-from taxi_duration.pipeline import RETRIES, download_month
+from taxi_duration.tasks import RETRIES, download_month
 from taxi_duration.tlc import check_months, locate_month
-from taxi_duration.trips import CABS
 from tests.months import write_month
 from tests.web import Tlc, answer_status, make_etag
 

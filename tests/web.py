@@ -1,7 +1,11 @@
 """A web server in the TLC's place: real TLS on loopback, months, ETags, and faults on demand."""
 
+import gzip
 import hashlib
+import os
+import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +17,8 @@ import trustme
 
 Answer = Callable[["Handler"], None]
 """Answers one request in place of the file, as faults do."""
+
+PAGE = b"<!doctype html><title>Moved</title><p>Sign in to download."
 
 
 @dataclass
@@ -105,6 +111,92 @@ def serve(request: Handler) -> None:
 
 def answer_status(status: int, **headers: str) -> Answer:
     return lambda request: request.answer(status, **headers)
+
+
+def send_part(count: int) -> Answer:
+    """Promise the whole file, send so many bytes of it, and hang up."""
+
+    def answer(request: Handler) -> None:
+        request.start(200, Content_Length=str(len(request.body)))
+        request.wfile.write(request.body[:count])
+
+    return answer
+
+
+def send_unannounced(body: bytes) -> Answer:
+    """Send bytes without saying how many there are, and hang up."""
+
+    def answer(request: Handler) -> None:
+        request.start(200)
+        request.wfile.write(body)
+
+    return answer
+
+
+def send_chunked(body: bytes, *, is_whole: bool) -> Answer:
+    """Send bytes as one chunk, and no end of chunks unless the body is whole."""
+
+    def answer(request: Handler) -> None:
+        request.start(200, Transfer_Encoding="chunked")
+        request.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
+        if is_whole:
+            request.wfile.write(b"0\r\n\r\n")
+
+    return answer
+
+
+def reset_after(count: int) -> Answer:
+    """As `send_part`, but end the connection by a reset."""
+
+    def answer(request: Handler) -> None:
+        send_part(count)(request)
+        # A socket that does not linger is reset by closing it; shutting it down would be polite.
+        request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        os.close(request.connection.detach())
+
+    return answer
+
+
+def hang(request: Handler) -> None:
+    """Answer nothing until released."""
+    request.tlc.released.wait()
+
+
+def halt_after(count: int) -> Answer:
+    """Promise the whole file, send so many bytes of it, and the rest when released."""
+
+    def answer(request: Handler) -> None:
+        body = request.body
+        request.start(200, Content_Length=str(len(body)), ETag=make_etag(body))
+        request.wfile.write(body[:count])
+        request.tlc.released.wait()
+        request.wfile.write(body[count:])
+
+    return answer
+
+
+def trickle(request: Handler) -> None:
+    """Send the file a byte at a time, which a timeout for each read never ends."""
+    request.start(200, Content_Length=str(len(request.body)))
+    for place in range(len(request.body)):
+        request.wfile.write(request.body[place : place + 1])
+        if request.tlc.released.wait(0.01):
+            return
+
+
+def send_encoded(request: Handler) -> None:
+    """Send 50 MB as few bytes, in an encoding that was not asked for."""
+    request.answer(200, gzip.compress(bytes(50_000_000), compresslevel=1), Content_Encoding="gzip")
+
+
+def promise(size: int) -> Answer:
+    """Promise so many bytes, and send none of them until released."""
+
+    def answer(request: Handler) -> None:
+        request.start(200, Content_Length=str(size))
+        request.tlc.released.wait()
+
+    return answer
 
 
 @contextmanager

@@ -1,0 +1,107 @@
+"""What shows how far a download is, and to whom."""
+
+import os
+import pty
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import Artifact
+from prefect.client.schemas.sorting import ArtifactSort
+
+from taxi_duration.month import Month
+from taxi_duration.month_file import MonthFile
+from taxi_duration.progress import ARTIFACT_KEY, show_progress
+from taxi_duration.tasks import download_month
+from taxi_duration.tlc import locate_month
+from tests.faults.downloads import GREEN, JANUARY, locate
+from tests.web import (
+    Tlc,
+)
+
+
+@flow
+def download_and_show(data: Path) -> MonthFile:
+    def locate_and_report(month: Month, report: Any) -> MonthFile:
+        return locate_month(GREEN, month, data, False, report)
+
+    return download_month(locate_and_report, JANUARY)
+
+
+def read_progress_artifacts() -> list[Artifact]:
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
+    return [artifact for artifact in found if artifact.key == ARTIFACT_KEY]
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_artifact_shows_progress_in_a_deployment(
+    tlc: Tlc, month: bytes, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "6e1f7c52-0000-0000-0000-000000000000")
+    before = {artifact.id for artifact in read_progress_artifacts()}
+    download_and_show(data)
+    (artifact,) = (each for each in read_progress_artifacts() if each.id not in before)
+    assert (artifact.type, artifact.data) == ("progress", 100)
+    assert artifact.description == "download 2023-01"
+    assert artifact.flow_run_id is not None
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_no_artifact_elsewhere(tlc: Tlc, month: bytes, data: Path) -> None:
+    before = {artifact.id for artifact in read_progress_artifacts()}
+    download_and_show(data)
+    assert {artifact.id for artifact in read_progress_artifacts()} == before
+
+
+@contextmanager
+def on_terminal() -> Iterator[bytearray]:
+    """Have standard error be a terminal, and lend what it has shown once that has ended."""
+    ours, theirs = pty.openpty()
+    shown = bytearray()
+
+    def watch() -> None:
+        with suppress(OSError):  # its other end is closed
+            while True:
+                shown.extend(os.read(ours, 4096))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with (
+        os.fdopen(theirs, "w", encoding="utf-8") as screen,
+        mock.patch.object(sys, "stderr", screen),
+        mock.patch.dict(os.environ, TERM="xterm"),
+    ):
+        yield shown
+    watcher.join()
+    os.close(ours)
+
+
+def test_bar_shows_progress_on_a_terminal(tlc: Tlc, month: bytes, data: Path) -> None:
+    with on_terminal() as shown, show_progress("download 2023-01") as report:
+        locate_month(GREEN, JANUARY, data, False, report)
+    assert "download 2023-01" in shown.decode()
+    assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in shown.decode()
+
+
+def test_bar_does_not_flash_when_nothing_arrives(fetched: MonthFile, data: Path) -> None:
+    with on_terminal() as shown, show_progress("download 2023-01") as report:
+        locate_month(GREEN, JANUARY, data, False, report)
+    assert report is not None
+    assert shown == b""
+
+
+def test_nothing_is_shown_to_nobody(
+    tlc: Tlc, month: bytes, data: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with show_progress("download 2023-01") as report:
+        assert report is None
+        locate(data)
+    assert capfd.readouterr() == ("", "")
