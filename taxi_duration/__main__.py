@@ -6,7 +6,7 @@ import sys
 
 from taxi_duration.cli import end_in_one_line, name_server_errors
 from taxi_duration.embedded_server import have_prefect_server
-from taxi_duration.s3 import BUCKET_VARIABLE, DEFAULT_BLOCK, create_blocks
+from taxi_duration.s3 import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
 
 
 def main() -> int:
@@ -24,6 +24,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def save() -> None:
+        check_block(os.environ, arguments.name)
         with have_prefect_server(), name_server_errors():
             bucket = create_blocks(os.environ, arguments.name)
         print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")

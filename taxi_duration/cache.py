@@ -106,8 +106,8 @@ def obtain_month(directory: Path, cab: Cab, month: Month, source: Source | None)
         raise DataError(f"{path} is missing and nothing may be fetched: place it there.")
     with _lock(path):
         known, notices = _read_known(path)
-        if known is not None and started <= _sidecar_path(path).stat().st_mtime_ns:
-            return MonthFile(month, path, known.sha256)  # another process has just asked
+        if known is not None and started <= _read_asked(path) <= time.time_ns():
+            return MonthFile(month, path, known.sha256)  # by another process, meanwhile
         try:
             placed = _fetch(path, cab, source, known)
         except (SourceError, DataError) as error:
@@ -226,6 +226,11 @@ def _fetch(path: Path, cab: Cab, source: Source, known: Sidecar | None) -> Sidec
         fetched.replace(path)
         flush_to_disk(path.parent)
     return sidecar
+
+
+def _read_asked(path: Path) -> int:
+    """When the source was last asked about a fetched month, in nanoseconds."""
+    return _sidecar_path(path).stat().st_mtime_ns
 
 
 def _sidecar_path(path: Path) -> Path:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import cast
 from uuid import UUID
 
+from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import deployment
 from rich.console import Console
@@ -47,20 +48,25 @@ def show_progress(what: str) -> Iterator[Progress | None]:
 def _update_artifact(what: str) -> Progress:
     artifact: UUID | None = None
     updated = 0.0
+    is_failing = False
 
     def report(received: int, total: int | None) -> None:
-        nonlocal artifact, updated
+        nonlocal artifact, updated, is_failing
         now = time.monotonic()
         is_due = now - updated >= ARTIFACT_SECONDS or received == total
-        if not total or not is_due:
+        if not total or not is_due or is_failing:
             return
         updated = now
         percent = 100.0 * received / total
-        if artifact is None:
-            # Prefect types both calls as if they were awaited.
-            made = create_progress_artifact(percent, key=ARTIFACT_KEY, description=what)
-            artifact = cast(UUID, made)
-        else:
-            update_progress_artifact(artifact, percent, description=what)
+        try:
+            if artifact is None:
+                # Prefect types both calls as if they were awaited.
+                made = create_progress_artifact(percent, key=ARTIFACT_KEY, description=what)
+                artifact = cast(UUID, made)
+            else:
+                update_progress_artifact(artifact, percent, description=what)
+        except Exception as error:  # what is only shown must not end a download
+            is_failing = True
+            get_run_logger().warning("progress is not shown: %s", error)
 
     return report

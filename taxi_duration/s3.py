@@ -59,6 +59,23 @@ CLIENT_CONFIG = {
 """boto3's own minutes and five attempts would multiply with the task's retries."""
 
 
+def check_block(environment: Mapping[str, str], name: str) -> None:
+    """Refuse what no block can be made of, before any server is asked.
+
+    Raises:
+        InputError: a required variable is not set, or the name is no block's name.
+    """
+    required = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", BUCKET_VARIABLE)
+    absent = [variable for variable in required if not environment.get(variable)]
+    if absent:
+        raise InputError(f"{', '.join(absent)} not set: export it and run {CREATE_BLOCKS} again.")
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise InputError(
+            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
+            "dashes."
+        )
+
+
 def create_blocks(environment: Mapping[str, str], name: str) -> str:
     """Save a credentials block and an `S3Bucket` block from the environment, over any before.
 
@@ -72,17 +89,9 @@ def create_blocks(environment: Mapping[str, str], name: str) -> str:
         The bucket's name.
 
     Raises:
-        InputError: a variable is not set, or the name is no block's name.
+        InputError: as `check_block`.
     """
-    required = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", BUCKET_VARIABLE)
-    absent = [variable for variable in required if not environment.get(variable)]
-    if absent:
-        raise InputError(f"{', '.join(absent)} not set: export it and run {CREATE_BLOCKS} again.")
-    if not re.fullmatch(r"[a-z0-9-]+", name):
-        raise InputError(
-            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
-            "dashes."
-        )
+    check_block(environment, name)
     token = environment.get("AWS_SESSION_TOKEN")
     credentials = AwsCredentials(
         aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],

@@ -34,7 +34,10 @@ from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 
+from taxi_duration.month_file import MonthFile  # noqa: E402
 from tests.buckets import S3Server, serve_s3  # noqa: E402
+from tests.faults.downloads import FILE, locate  # noqa: E402
+from tests.months import write_month  # noqa: E402
 from tests.runs import Run, run_local  # noqa: E402
 from tests.servers import (  # noqa: E402
     PROGRAMS,
@@ -137,6 +140,28 @@ def tlc(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatc
         for variable, value in server.environment.items():
             monkeypatch.setenv(variable, value)
         yield server
+
+
+@pytest.fixture
+def month(tmp_path: Path, tlc: Tlc) -> bytes:
+    """The bytes of a month that the server holds."""
+    content = write_month(tmp_path / "made" / FILE).read_bytes()
+    tlc.files[FILE] = content
+    return content
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def fetched(tlc: Tlc, month: bytes, data: Path) -> MonthFile:
+    """The month, fetched before anything went wrong."""
+    file = locate(data)
+    tlc.requests.clear()
+    tlc.headers.clear()
+    return file
 
 
 @pytest.fixture(scope="session")

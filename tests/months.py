@@ -39,6 +39,12 @@ def write_months(directory: Path, first: Month, **changes: object) -> Path:
     return directory
 
 
+def identify(path: Path) -> tuple[int, int]:
+    """What tells a file from another that was put in its place."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns
+
+
 SAMPLE = Path(__file__).parents[1] / "data" / "sample"
 JANUARY, FEBRUARY, MARCH = (
     SAMPLE / f"synthetic_green_tripdata_2025-0{month}.parquet" for month in (1, 2, 3)

@@ -18,7 +18,7 @@ from taxi_duration.s3 import create_blocks, load_bucket, locate_month
 from tests.buckets import SECRET, S3Server
 from tests.conftest import connected_to
 from tests.faults.downloads import list_names
-from tests.months import write_month
+from tests.months import identify, write_month
 from tests.runs import Run, read_logs, read_report_artifact, read_task_runs, run_s3
 
 GREEN = CABS["green"]
@@ -81,12 +81,6 @@ def test_nothing_but_the_months_is_fetched(run: Run, s3_server: S3Server) -> Non
     assert list_names(kept) == expected
     prefix = s3_server.bucket / "trip-data"
     assert [hash_file(kept / file) for file in files] == [hash_file(prefix / f) for f in files]
-
-
-def identify(path: Path) -> tuple[int, int]:
-    """What tells a file from another that was put in its place."""
-    stat = path.stat()
-    return stat.st_ino, stat.st_mtime_ns
 
 
 @pytest.mark.usefixtures("prefect_api", "s3_block")

@@ -3,44 +3,15 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from prefect import flow
 
-from taxi_duration.contract import CABS
 from taxi_duration.disk import hash_file
-from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
-from taxi_duration.month import Month
+from taxi_duration.errors import DataError, InputError
 from taxi_duration.month_file import MonthFile
 from taxi_duration.tasks import RETRIES, download_month
 from taxi_duration.tlc import check_months, locate_month
-from tests.months import write_month
+from tests.faults.downloads import FILE, GREEN, JANUARY, list_names, locate
+from tests.months import identify, write_month
 from tests.web import Tlc, answer_status, make_etag
-
-GREEN = CABS["green"]
-JANUARY = Month(2023, 1)
-FILE = JANUARY.file_name("green")
-
-
-@pytest.fixture
-def month(tmp_path: Path, tlc: Tlc) -> bytes:
-    """The bytes of a month that the server holds."""
-    content = write_month(tmp_path / "made" / FILE).read_bytes()
-    tlc.files[FILE] = content
-    return content
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    return tmp_path / "data"
-
-
-def locate(data: Path, offline: bool = False) -> MonthFile:
-    return locate_month(GREEN, JANUARY, data, offline)
-
-
-def list_names(directory: Path) -> list[str]:
-    """What is in a directory but for locks, which stay."""
-    names = [path.name for path in directory.iterdir()] if directory.exists() else []
-    return sorted(name for name in names if not name.endswith(".lock"))
 
 
 def test_month_arrives_whole_with_a_sidecar(tlc: Tlc, month: bytes, data: Path) -> None:
@@ -66,11 +37,11 @@ def test_bytes_are_asked_for_as_they_are(tlc: Tlc, month: bytes, data: Path) -> 
 
 def test_month_that_is_here_is_not_sent_again(tlc: Tlc, month: bytes, data: Path) -> None:
     first = locate(data)
-    stat = first.path.stat()
+    before = identify(first.path)
     assert locate(data) == first
     assert tlc.requests == [FILE] * 2
     assert tlc.headers[1]["if-none-match"] == make_etag(month)
-    assert first.path.stat() == stat
+    assert identify(first.path) == before
 
 
 def test_month_that_was_published_anew_replaces_the_old(
@@ -168,35 +139,6 @@ def test_file_that_was_fetched_is_not_held_against_a_run_before_it_is_fetched_ag
     (data / f"{FILE}.json").unlink()
     with pytest.raises(DataError, match="is not a parquet file"):
         check_months(GREEN, [JANUARY], data, False, date(2024, 1, 1))
-
-
-@flow
-def download(data: Path) -> MonthFile:
-    """The task as the flows run it, without the pauses between its tries."""
-    task = download_month.with_options(retry_delay_seconds=0)
-    return task(lambda *_: locate(data), JANUARY)  # type: ignore[no-any-return]
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_task_tries_again_until_the_server_recovers(tlc: Tlc, month: bytes, data: Path) -> None:
-    tlc.answers = [answer_status(500), answer_status(500)]
-    assert download(data).path == data / FILE
-    assert tlc.requests == [FILE] * 3
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_task_gives_up_after_five_tries(tlc: Tlc, month: bytes, data: Path) -> None:
-    tlc.always = answer_status(503)
-    with pytest.raises(TransientSourceError, match="answered 503"):
-        download(data)
-    assert len(tlc.requests) == 5
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_task_does_not_repeat_what_cannot_help(tlc: Tlc, data: Path) -> None:
-    with pytest.raises(SourceError, match="answered 404"):
-        download(data)
-    assert tlc.requests == [FILE]
 
 
 def test_tries_are_spaced_exponentially_with_jitter() -> None:

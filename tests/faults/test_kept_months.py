@@ -1,6 +1,8 @@
 """A month that was fetched before, damaged here, replaced there, or no longer to be had."""
 
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,6 +146,15 @@ def test_month_that_is_still_the_published_one(tlc: Tlc, fetched: MonthFile, dat
     assert {path.name: path.read_bytes() for path in data.iterdir()} == before
     assert tlc.requests == [FILE]
     assert tlc.headers[0]["if-none-match"] == make_etag(tlc.files[FILE])
+
+
+def test_sidecar_of_tomorrow_is_asked_after_all_the_same(
+    tlc: Tlc, fetched: MonthFile, data: Path
+) -> None:
+    tomorrow = time.time() + 86_400
+    os.utime(data / f"{FILE}.json", (tomorrow, tomorrow))
+    assert locate(data) == fetched
+    assert tlc.requests == [FILE]
 
 
 def test_month_that_was_published_anew_in_parts(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -52,6 +53,17 @@ def test_artifact_shows_progress_in_a_deployment(
     assert (artifact.type, artifact.data) == ("progress", 100)
     assert artifact.description == "download 2023-01"
     assert artifact.flow_run_id is not None
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_artifact_that_cannot_be_made_does_not_end_the_download(
+    tlc: Tlc, month: bytes, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "6e1f7c52-0000-0000-0000-000000000000")
+    failing = mock.Mock(side_effect=httpx.ConnectError("the API is gone"))
+    monkeypatch.setattr("taxi_duration.progress.create_progress_artifact", failing)
+    assert download_and_show(data).path.read_bytes() == month
+    assert failing.call_count == 1
 
 
 @pytest.mark.usefixtures("prefect_api")
