@@ -12,9 +12,10 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import count
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import filelock
 
@@ -23,12 +24,13 @@ from taxi_duration.disk import flush_to_disk, hash_file, name_disk_errors, stage
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_footer
+from taxi_duration.settings import TransferSettings, read_settings
 
 SYNTHETIC_PREFIX = "synthetic_"
 """The bundled sample's files carry it, so that a report shows what it was computed from."""
 
-LOCK_SECONDS = 1800.0
-"""How long another process may take to fetch the same month before this one gives up."""
+LOCK_MARGIN_SECONDS = 60.0
+"""How much longer than a transfer may take to wait for another process's."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,15 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Sidecar(Delivery):
-    """Where a fetched month came from, the bytes that arrived, and the rows in them."""
+    """Where a fetched month came from, the bytes that arrived, and the rows in them.
+
+    The previous ones are those of the file that it replaced, which are right until it has.
+    """
 
     source: str
     rows: int
+    previous_sha256: str = ""
+    previous_rows: int = 0
 
 
 class Source(Protocol):
@@ -104,20 +111,24 @@ def obtain_month(directory: Path, cab: Cab, month: Month, source: Source | None)
         return _take_unasked(path, cab, month)
     if source is None:
         raise DataError(f"{path} is missing and nothing may be fetched: place it there.")
-    with _lock(path):
-        known, notices = _read_known(path)
-        if known is not None and started <= _read_asked(path) <= time.time_ns():
-            return MonthFile(month, path, known.sha256)  # by another process, meanwhile
-        try:
-            placed = _fetch(path, cab, source, known)
-        except (SourceError, DataError) as error:
-            if known is None:
-                error.args = (" ".join([*notices, str(error)]), *error.args[1:])
-                raise
-            placed = known
-            notices.append(
-                f"{error} The {path.name} that is here, verified by its sha256, is used instead."
-            )
+    known, notices, placed = None, list[str](), None
+    try:
+        with _lock(path):
+            known, notices = _read_known(path)
+            if known is not None and started <= _read_asked(path) <= time.time_ns():
+                return MonthFile(month, path, known.sha256)  # by another process, meanwhile
+            placed = _fetch(path, cab, source, known, notices)
+    except (SourceError, DataError) as error:
+        known = known or _read_known(path)[0]
+        if known is None:
+            error.args = (" ".join([*notices, str(error)]), *error.args[1:])
+            raise
+        placed = known
+        notices.append(
+            f"{error} The {path.name} that is here, verified by its sha256, is used instead."
+        )
+    if placed is None:
+        return _take_users_file(path, cab, month)
     if known is not None and placed.sha256 != known.sha256:
         notices.append(
             f"{path.name} was published anew: sha256 {known.sha256} of {known.rows:,} rows gave "
@@ -131,7 +142,14 @@ def _take_users_file(path: Path, cab: Cab, month: Month) -> MonthFile:
     check_footer(path, cab)
     notice = f"{path.name} has no sidecar: it is used as the file of your own that it seems to be."
     is_sample = path.name.startswith(SYNTHETIC_PREFIX)
-    return MonthFile(month, path, hash_file(path), () if is_sample else (notice,))
+    try:
+        sha256 = hash_file(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): put a good copy there, or delete "
+            "it and have it fetched."
+        ) from error
+    return MonthFile(month, path, sha256, () if is_sample else (notice,))
 
 
 def _take_unasked(path: Path, cab: Cab, month: Month) -> MonthFile:
@@ -158,7 +176,13 @@ def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
             f"{_sidecar_path(path)} cannot be read ({error}), so {path.name}, for which "
             "nothing vouches, is fetched again."
         ]
-    digest = hash_file(path)
+    try:
+        digest = hash_file(path)
+    except OSError as error:
+        return None, [f"{path} cannot be read ({error.strerror or error}), and is fetched again."]
+    if digest == sidecar.previous_sha256:
+        # A run died between the renames of the sidecar and of the file; no ETag is of these bytes.
+        return replace(sidecar, sha256=digest, rows=sidecar.previous_rows, etag=""), []
     if digest != sidecar.sha256:
         return None, [
             f"{path} has sha256 {digest}, but {sidecar.sha256} was fetched from {sidecar.source}: "
@@ -170,7 +194,7 @@ def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
 def _read_sidecar(path: Path) -> Sidecar:
     sidecar = Sidecar(**json.loads(_sidecar_path(path).read_text("utf-8")))
     for name, value in asdict(sidecar).items():
-        if type(value) is not (int if name in ("size", "rows") else str):
+        if type(value) is not (int if name in ("size", "rows", "previous_rows") else str):
             raise TypeError(f"{name} is {value!r}")
     return sidecar
 
@@ -178,15 +202,16 @@ def _read_sidecar(path: Path) -> Sidecar:
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Let one process at a time fetch a month."""
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=LOCK_SECONDS)
+    patience = read_settings(TransferSettings).deadline_seconds + LOCK_MARGIN_SECONDS
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=patience)
     with name_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except filelock.Timeout as error:  # an OSError, but none of the disk's
             raise TransientSourceError(
-                f"{path.name} has been locked for {LOCK_SECONDS:.0f} s by another process, which "
-                "is fetching it: see what became of that one, and run again."
+                f"{path.name} has been locked for {patience:.0f} s by another process, which is "
+                "fetching it: see what became of that one, and run again."
             ) from error
     try:
         yield
@@ -194,8 +219,15 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _fetch(path: Path, cab: Cab, source: Source, known: Sidecar | None) -> Sidecar:
+def _fetch(
+    path: Path, cab: Cab, source: Source, known: Sidecar | None, notices: list[str]
+) -> Sidecar | None:
     """Put what the source has at `path`, whole; known bytes stay when it has the same.
+
+    Bytes that are there and not known are kept aside, which a notice says.
+
+    Returns:
+        The sidecar; None when a user has placed a file there meanwhile, which stays.
 
     Raises:
         DataError: what arrived is no month of this cab type; nothing of it is kept.
@@ -207,7 +239,7 @@ def _fetch(path: Path, cab: Cab, source: Source, known: Sidecar | None) -> Sidec
         delivery = source.fetch(known if is_same_source else None, fetched)
         if delivery is None:
             os.utime(_sidecar_path(path))  # so that those who wait for the lock need not ask
-            return cast(Sidecar, known)
+            return known
         try:
             rows = check_footer(fetched, cab)
         except DataError as error:
@@ -216,16 +248,44 @@ def _fetch(path: Path, cab: Cab, source: Source, known: Sidecar | None) -> Sidec
                 f"{source.address} sent no month of {cab.name} trips: {what}"
             ) from error
         flush_to_disk(fetched)
-        sidecar = Sidecar(**asdict(delivery), source=source.address, rows=rows)
+        sidecar = Sidecar(
+            **asdict(delivery),
+            source=source.address,
+            rows=rows,
+            previous_sha256=known.sha256 if known else "",
+            previous_rows=known.rows if known else 0,
+        )
         written = _sidecar_path(fetched)
         written.write_text(json.dumps(asdict(sidecar), indent=2) + "\n", "utf-8")
         flush_to_disk(written)
-        # The sidecar first: a crash between the two leaves bytes that it does not vouch for,
-        # which is noticed, where the other order would leave them looking like a user's own.
+        if known is None and path.exists():
+            if not has_sidecar(path):
+                return None
+            if not _holds(path, delivery.sha256):
+                aside = _find_place_aside(path)
+                path.replace(aside)
+                notices.append(f"What was there is kept as {aside.name}.")
+        # The sidecar first: a crash between the two leaves bytes that it does not vouch for, or as
+        # the previous ones, where the other order would leave them looking like a user's own.
         written.replace(_sidecar_path(path))
         fetched.replace(path)
         flush_to_disk(path.parent)
     return sidecar
+
+
+def _holds(path: Path, sha256: str) -> bool:
+    try:
+        return hash_file(path) == sha256
+    except OSError:
+        return False
+
+
+def _find_place_aside(path: Path) -> Path:
+    return next(
+        aside
+        for number in count(1)
+        if not (aside := path.with_name(f"{path.name}.altered-{number}")).exists()
+    )
 
 
 def _read_asked(path: Path) -> int:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 from taxi_duration.errors import InputError, StorageError
 
-STAGED_SUFFIX = ".partial"
+STAGED_SUFFIX = ".taxi-duration.partial"
+LOCK_FILE = "lock"
+"""In a staged directory: locked while its process lives. Some network file systems lock no
+directory."""
 
 
 @contextmanager
@@ -44,7 +47,11 @@ def sweep(directory: Path) -> None:
     """Remove the temporary directories that processes left behind when they died."""
     for left in directory.glob(f".*{STAGED_SUFFIX}"):
         with suppress(OSError):
-            lock = os.open(left, os.O_RDONLY)
+            try:
+                lock = os.open(left / LOCK_FILE, os.O_RDWR)
+            except FileNotFoundError:
+                left.rmdir()  # its process died, or will find it gone, before it was locked
+                continue
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(left, ignore_errors=True)
@@ -55,10 +62,10 @@ def sweep(directory: Path) -> None:
 def _make_locked(directory: Path, name: str) -> tuple[Path, int]:
     while True:
         scratch = Path(tempfile.mkdtemp(STAGED_SUFFIX, f".{name}.", directory))
-        with suppress(FileNotFoundError):
-            lock = os.open(scratch, os.O_RDONLY)
+        with suppress(FileNotFoundError):  # swept by another before it was locked
+            lock = os.open(scratch / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if scratch.exists():  # else swept by another before it was locked
+            if (scratch / LOCK_FILE).exists():
                 return scratch, lock
             os.close(lock)
 

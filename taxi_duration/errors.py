@@ -13,12 +13,13 @@ import re
 
 
 def hide_credentials(address: str) -> str:
-    """An address without the user and password it may hold, for messages, logs and reports.
+    """Text in which no address has a user, a password or a query, for messages, logs and reports.
 
-    >>> hide_credentials("https://user:secret@host/path")
-    'https://host/path'
+    >>> hide_credentials("https://user:se/cret@host/path?token=secret is wrong")
+    'https://host/path?... is wrong'
     """
-    return re.sub(r"(?<=://)[^/]*@", "", address)
+    unnamed = re.sub(r"(?<=://)\S*@", "", address)
+    return re.sub(r"(://[^\s?]*\?)[^\s'\")]+", r"\1...", unnamed)
 
 
 class TaxiDurationError(Exception):

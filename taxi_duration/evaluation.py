@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taxi_duration.encoding import PAIRS, ZONES, Floats, encode_pair
-from taxi_duration.trips import MICROSECONDS, Trips
+from taxi_duration.trips import MICROSECONDS_A_MINUTE, Trips
 
 Keys = npt.NDArray[np.int64]
 
@@ -96,7 +96,7 @@ DURATION_BITS = 32
 
 def make_keys(trips: Trips) -> Keys:
     """A trip's pair and duration in one integer each, which sorts by pair and then by duration."""
-    durations = np.rint(trips["minutes"] * MICROSECONDS).astype(np.int64)
+    durations = np.rint(trips["minutes"] * MICROSECONDS_A_MINUTE).astype(np.int64)
     keys: Keys = (encode_pair(trips).astype(np.int64) << DURATION_BITS) + durations
     return keys
 
@@ -124,4 +124,4 @@ def _find_group_medians(groups: Keys, durations: Keys, size: int) -> Floats:
 
 
 def _to_minutes(microseconds: Floats) -> Floats:
-    return microseconds / MICROSECONDS
+    return microseconds / MICROSECONDS_A_MINUTE

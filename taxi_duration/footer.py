@@ -45,6 +45,10 @@ def open_parquet(path: Path) -> pq.ParquetFile:
             return pq.ParquetFile(path)
         except FileNotFoundError as error:
             raise DataError(f"{path} does not exist: give the path of a month's file.") from error
+        except PermissionError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}): give yourself permission."
+            ) from error
 
 
 def check_columns(
@@ -61,7 +65,7 @@ def check_columns(
 
     Raises:
         DataError: one is missing or of a type that cannot be read, or the file claims more rows
-            or bytes than a month has.
+            than a month has.
     """
     with name_damage(path):
         schema, metadata = parquet.schema_arrow, parquet.metadata

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_duration.contract import CABS, KINDS, TIME, ZONE, Cab, describe_drift
+from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError
 from taxi_duration.footer import check_columns, name_damage, open_parquet
 from taxi_duration.funnel import RowFunnel, check_row_count
@@ -55,11 +56,14 @@ def check_footer(path: Path, cab: Cab | None = None) -> int:
 
     Raises:
         DataError: not a parquet file, a required column missing or of a type that cannot be read,
-            or more rows or bytes than a month has.
+            no row, or more rows than a month has.
     """
     with open_parquet(path) as parquet:
         check_columns(parquet, path, KINDS, cab)
-        return int(parquet.metadata.num_rows)
+        rows = int(parquet.metadata.num_rows)
+    if not rows:
+        check_funnel(path, _count_nothing(None))
+    return rows
 
 
 def find_drift(path: Path, cab: Cab) -> tuple[str, ...]:
@@ -96,6 +100,19 @@ def check_rows_against_earlier(path: Path, cab: Cab, month: Month, thresholds: T
         check_row_count(rows, earlier_rows, thresholds)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
+
+
+def check_unchanged(path: Path, sha256: str) -> None:
+    """Refuse what was computed from a file that became another one while it was read.
+
+    Raises:
+        DataError: its bytes are no more those that were verified.
+    """
+    if hash_file(path) != sha256:
+        raise DataError(
+            f"{path} changed while it was read: another run has fetched it anew, or somebody is "
+            "writing to it. Nothing was computed from it; run again."
+        )
 
 
 def check_funnel(path: Path, funnel: RowFunnel, thresholds: Thresholds | None = None) -> None:

@@ -79,8 +79,9 @@ def train(
     report = build_report(
         cab=plan.cab.name,
         training=training,
-        train_months=plan.train,
-        train_funnel=window.funnel,
+        train_funnels={
+            file.month: month.funnel for file, month in zip(train_files, months, strict=True)
+        },
         validation_month=plan.validation,
         validation_funnel=validation_funnel,
         validation=errors["model"],

@@ -7,7 +7,9 @@ month, and the code that computes it. So a rolling window reads one new file a m
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -28,7 +30,7 @@ from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_k
 from taxi_duration.features import FeatureSet
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
-from taxi_duration.month_file import check_footer, check_funnel, reduce_trips
+from taxi_duration.month_file import check_footer, check_funnel, check_unchanged, reduce_trips
 from taxi_duration.settings import Thresholds
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import tabulate
@@ -59,8 +61,10 @@ UNREADABLE = (
     OSError,
     EOFError,
     ValueError,
-    KeyError,
+    LookupError,
     RuntimeError,
+    OverflowError,
+    struct.error,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -148,6 +152,7 @@ def recall_month(
         sums = reduce_month(
             path, feature_set, cab, month, with_medians=with_medians, thresholds=thresholds
         )
+        check_unchanged(Path(path), sha256)
         save_sums(kept, sums)
         return KeptMonth(kept, sums, was_there=False)
     check_funnel(Path(path), sums.funnel, thresholds)
@@ -195,24 +200,33 @@ def load_sums(path: Path, feature_set: FeatureSet) -> MonthSums:
         one of `UNREADABLE`: the file is absent or damaged; its checksums are verified.
     """
     layout = Layout(feature_set)
-    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        tables = [
-            Tables(
-                layout,
-                float(arrays[f"{part}.squares"]),
-                _spread(arrays, f"{part}.pairs", PAIRS),
-                _spread(arrays, f"{part}.pickup_hours", ZONES * HOURS),
-                _spread(arrays, f"{part}.dropoff_hours", ZONES * HOURS),
-                tuple(
-                    _fill(arrays, f"{part}.crossed.{place}", (layout.levels, term.level.size))
-                    for place, term in enumerate(layout.hour_terms)
-                    if term.level
-                ),
-            )
-            for part in range(layout.parts)
-        ]
-        medians = ZonePairMedians(arrays["medians"]) if "medians" in arrays else None
-        return MonthSums(tables, RowFunnel(**json.loads(str(arrays["funnel"]))), medians)
+    with zipfile.ZipFile(path) as archive:
+        arrays = {name.removesuffix(".npy"): _read(archive, name) for name in archive.namelist()}
+    tables = [
+        Tables(
+            layout,
+            float(arrays[f"{part}.squares"]),
+            _spread(arrays, f"{part}.pairs", PAIRS),
+            _spread(arrays, f"{part}.pickup_hours", ZONES * HOURS),
+            _spread(arrays, f"{part}.dropoff_hours", ZONES * HOURS),
+            tuple(
+                _fill(arrays, f"{part}.crossed.{place}", (layout.levels, term.level.size))
+                for place, term in enumerate(layout.hour_terms)
+                if term.level
+            ),
+        )
+        for part in range(layout.parts)
+    ]
+    medians = ZonePairMedians(arrays["medians"]) if "medians" in arrays else None
+    return MonthSums(tables, RowFunnel(**json.loads(str(arrays["funnel"]))), medians)
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+    # To its end, where the checksum is held against it: NumPy's own reading stops where a damaged
+    # header says that the array does.
+    content = io.BytesIO(archive.read(name))
+    array: npt.NDArray[Any] = np.lib.format.read_array(content, allow_pickle=False)
+    return array
 
 
 def _spread(arrays: Mapping[str, npt.NDArray[Any]], name: str, height: int) -> Floats:

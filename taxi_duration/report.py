@@ -34,8 +34,7 @@ def build_report(
     *,
     cab: str,
     training: Training,
-    train_months: Sequence[Month],
-    train_funnel: RowFunnel,
+    train_funnels: Mapping[Month, RowFunnel],
     validation_month: Month,
     validation_funnel: RowFunnel,
     validation: Evaluation,
@@ -47,6 +46,7 @@ def build_report(
     """Put a run's figures in order.
 
     Args:
+        train_funnels: training month -> what became of its rows, oldest first.
         inputs: file name -> sha256 of its bytes.
         baselines: name -> its errors on the validation month.
         thresholds: the data contract's, which each month kept.
@@ -56,15 +56,20 @@ def build_report(
         The report; errors in minutes, rows as counts. The training RMSE and the trials' are
         before clipping, since they come from sums.
     """
+    first, *others = train_funnels.values()
     return {
         "cab": cab,
         "features": training.model.features.name,
         "alpha": training.model.alpha,
         "trials": [{"alpha": trial.alpha, "rmse": trial.rmse} for trial in training.trials],
         "train": {
-            "months": [str(month) for month in train_months],
+            "months": [str(month) for month in train_funnels],
             "rmse": training.rmse,
-            **_describe(train_funnel),
+            **_describe(sum(others, first)),
+            "by_month": {
+                str(month): {"rows_read": funnel.rows_read, "broken": funnel.broken}
+                for month, funnel in train_funnels.items()
+            },
         },
         "validation": {
             "month": str(validation_month),
@@ -169,7 +174,12 @@ def render_markdown(
                     "limit a month",
                 ),
                 [
-                    (rule, f"{count:,}", f"{validation['broken'][rule]:,}", f"{limit:.4g} %")
+                    (
+                        rule,
+                        f"{count:,}{_name_worst(rule, train['by_month'])}",
+                        f"{validation['broken'][rule]:,}",
+                        f"{limit:.4g} %",
+                    )
                     for rule, count in train["broken"].items()
                     for limit in [100 * find_limit(rule, Thresholds(**report["thresholds"]))]
                 ],
@@ -184,6 +194,13 @@ def render_markdown(
             f"Model: `{model_location}`",
         ]
     )
+
+
+def _name_worst(rule: str, by_month: Mapping[str, Mapping[str, Any]]) -> str:
+    """The month of a window with the largest share of rows that break a rule, if there is one."""
+    shares = {month: each["broken"][rule] / each["rows_read"] for month, each in by_month.items()}
+    worst = max(shares, key=lambda month: shares[month])
+    return f" (at most {shares[worst]:.2%}, {worst})" if shares[worst] and len(shares) > 1 else ""
 
 
 def _describe_drift(drift: Mapping[str, Sequence[str]]) -> list[str]:

@@ -32,6 +32,7 @@ from taxi_duration.month import Month
 from taxi_duration.month_file import (
     MonthFile,
     check_funnel,
+    check_unchanged,
     find_drift,
 )
 from taxi_duration.progress import show_progress
@@ -184,6 +185,7 @@ def validate(
         cab,
         file.month,
     )
+    check_unchanged(file.path, file.sha256)
     check_funnel(file.path, funnel, thresholds)
     log_funnel(file, cab, funnel)
     get_run_logger().info(

@@ -67,7 +67,7 @@ def check_months(
                 f"validates), or place {month.file_name(cab.name)} in {directory}."
             )
         if offline:
-            raise missing_offline(cab, month, directory, settings)
+            raise describe_missing(cab, month, directory, settings)
     if absent:
         check_writable(directory, "data directory")
 
@@ -86,13 +86,13 @@ def locate_month(
     """
     settings = read_settings(TlcSettings)
     if offline and find_month(directory, cab, month) is None:
-        raise missing_offline(cab, month, directory, settings)
+        raise describe_missing(cab, month, directory, settings)
     limits = read_settings(TransferSettings)
     source = None if offline else Tlc(cab, month, settings, limits, report)
     return obtain_month(directory, cab, month, source)
 
 
-def missing_offline(cab: Cab, month: Month, directory: Path, settings: TlcSettings) -> DataError:
+def describe_missing(cab: Cab, month: Month, directory: Path, settings: TlcSettings) -> DataError:
     """The error for a month that is not on the disk when the network may not be used."""
     return DataError(
         f"{directory / month.file_name(cab.name)} is missing and offline is set: download "

@@ -34,8 +34,8 @@ from taxi_duration.month import Month
 SHORTEST_MINUTES, LONGEST_MINUTES = 1.0, 60.0
 """Trips from one minute to one hour are kept, both ends included (the course's rule)."""
 
-MICROSECONDS = 60_000_000
-"""In a minute; the unit of the times."""
+MICROSECONDS_A_MINUTE = 60_000_000
+"""A microsecond is the unit of the times."""
 
 NO_DURATION = np.iinfo(np.int64).max
 """Of a trip that lacks a time: not within any limit."""
@@ -141,8 +141,8 @@ def clean_trips(raw: Raw, month: Month | None = None) -> tuple[Trips, RowFunnel]
         "time or distance missing": no_time | ~(np.abs(trips["distance_miles"]) <= MOST_MILES),
         NO_SUCH_ZONE: no_such_zone,
         ENDS_TOO_SOON: elapsed <= 0,
-        "shorter than 1 minute": elapsed < int(SHORTEST_MINUTES * MICROSECONDS),
-        "longer than 60 minutes": elapsed > int(LONGEST_MINUTES * MICROSECONDS),
+        "shorter than 1 minute": elapsed < int(SHORTEST_MINUTES * MICROSECONDS_A_MINUTE),
+        "longer than 60 minutes": elapsed > int(LONGEST_MINUTES * MICROSECONDS_A_MINUTE),
     }
     remaining, left = np.ones(len(elapsed), dtype=bool), len(elapsed)
     dropped: dict[str, int] = {}
@@ -159,7 +159,7 @@ def clean_trips(raw: Raw, month: Month | None = None) -> tuple[Trips, RowFunnel]
     kept = {name: column[kept_rows] for name, column in trips.items() if name != "dropoff"}
     for zone in ("pickup_zone", "dropoff_zone"):
         kept[zone] = kept[zone].astype(np.int64, copy=False)
-    kept["minutes"] = elapsed[kept_rows] / MICROSECONDS
+    kept["minutes"] = elapsed[kept_rows] / MICROSECONDS_A_MINUTE
     noted = _note_defects(kept)
     if month is not None:
         noted[OUTSIDE_MONTH] = breaking[OUTSIDE_MONTH][kept_rows]

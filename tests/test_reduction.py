@@ -1,5 +1,7 @@
+import functools
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from taxi_duration.features import FEATURE_SETS, FeatureSet
 from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
-from taxi_duration.reduction import load_sums, recall_month, reduce_month, save_sums
+from taxi_duration.reduction import MonthSums, load_sums, recall_month, reduce_month, save_sums
 from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY, JANUARY, write_month
 from tests.test_evaluation import look_up
@@ -143,6 +145,46 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, damage: Any) -> None:
     assert recall(tmp_path, JANUARY, COURSE) == (kept, True)
     fresh = train_model([JANUARY], "course")
     assert_same_model(train_model([JANUARY], "course", sums_directory=tmp_path), fresh)
+
+
+@pytest.mark.parametrize(
+    ("array", "found", "put"),
+    [
+        ("0.pairs.npy", b"'shape': (2, ", b"'shape': (1, "),
+        ("0.pairs.rows.npy", b"'shape': (", b"'shape': ) "),
+        ("medians.npy", b"'shape': (7", b"'shape': (3"),
+    ],
+)
+def test_a_header_that_says_less_than_there_is_does_not_pass(
+    tmp_path: Path, array: str, found: bytes, put: bytes
+) -> None:
+    january = functools.partial(recall_month, tmp_path, JANUARY, COURSE, with_medians=True)
+    kept = january().path
+    whole = kept.read_bytes()
+    with zipfile.ZipFile(kept) as archive:
+        start = archive.getinfo(array).header_offset
+    place = whole.index(found, start)
+    kept.write_bytes(whole[:place] + put[: len(found)] + whole[place + len(found) :])
+    assert not january().was_there
+    assert kept.read_bytes() == whole
+
+
+def test_a_month_that_changes_while_it_is_read_leaves_no_sums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, sums = write_month(tmp_path / "month.parquet"), tmp_path / "sums"
+    located = hash_file(path)
+
+    def reduce_another(*arguments: Any, **options: Any) -> MonthSums:
+        write_month(path, minutes=20)  # as another run does that fetched it anew
+        return reduce_month(*arguments, **options)
+
+    monkeypatch.setattr("taxi_duration.reduction.reduce_month", reduce_another)
+    with pytest.raises(
+        DataError, match=r"month.parquet changed while it was read: another run has"
+    ):
+        recall_month(sums, path, COURSE, sha256=located)
+    assert not sums.exists()
 
 
 def test_nothing_is_left_of_a_writing_that_failed(

@@ -20,14 +20,22 @@ def report() -> Report:
     return build_report(
         cab="green",
         training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
-        train_months=[Month(2022, 12), Month(2023, 1)],
-        train_funnel=RowFunnel(
-            1200,
-            {"shorter than 1 minute": 200},
-            1000,
-            {"zero distance": 7},
-            {"zone missing": 4, "not within 1 to 60 minutes": 1_099},
-        ),
+        train_funnels={
+            Month(2022, 12): RowFunnel(
+                400,
+                {"shorter than 1 minute": 150},
+                250,
+                {"zero distance": 3},
+                {"zone missing": 0, "not within 1 to 60 minutes": 60},
+            ),
+            Month(2023, 1): RowFunnel(
+                800,
+                {"shorter than 1 minute": 50},
+                750,
+                {"zero distance": 4},
+                {"zone missing": 4, "not within 1 to 60 minutes": 40},
+            ),
+        },
         validation_month=Month(2023, 2),
         validation_funnel=RowFunnel(
             600,
@@ -61,7 +69,11 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
     assert report["baselines"]["zone_pair_median"]["rmse"] == 5.0
     assert list(report["inputs"].values()) == ["ab", "cd"]
     assert {"python", "scikit-learn", "taxi_duration"} <= report["versions"].keys()
-    assert report["train"]["broken"] == {"zone missing": 4, "not within 1 to 60 minutes": 1_099}
+    assert report["train"]["broken"] == {"zone missing": 4, "not within 1 to 60 minutes": 100}
+    assert report["train"]["by_month"]["2023-01"] == {
+        "rows_read": 800,
+        "broken": {"zone missing": 4, "not within 1 to 60 minutes": 40},
+    }
     assert report["validation"]["broken"]["zone missing"] == 0
     assert report["thresholds"] == {
         "most_outside_month": 0.05,
@@ -86,7 +98,7 @@ def test_metrics_are_the_reports_figures(report: Report) -> None:
         "validation_rows_read": 600.0,
         "validation_rows_kept": 550.0,
         "train_zone_missing": 4.0,
-        "train_not_within_1_to_60_minutes": 1099.0,
+        "train_not_within_1_to_60_minutes": 100.0,
         "train_dropped_shorter_than_1_minute": 200.0,
         "train_noted_zero_distance": 7.0,
         "validation_zone_missing": 0.0,
@@ -110,8 +122,9 @@ def test_the_markdown_compares_and_links(report: Report) -> None:
     assert "| training mean | 12.0000 | 50.0% lower |" in lines
     assert "| read | 1,200 | 600 |" in lines
     assert "| dropped: shorter than 1 minute | 200 | 50 |" in lines
-    assert "| zone missing | 4 | 0 | 12.5 % |" in lines
-    assert "| not within 1 to 60 minutes | 1,099 | 50 | 15 % |" in lines
+    assert "| zone missing | 4 (at most 0.50%, 2023-01) | 0 | 12.5 % |" in lines
+    worst = "100 (at most 15.00%, 2022-12)"
+    assert f"| not within 1 to 60 minutes | {worst} | 50 | 15 % |" in lines
     assert "- `b.parquet`: column y is new." in lines
     assert "MLflow run: [abc](http://127.0.0.1:5000/#/x)" in lines
 

@@ -80,6 +80,17 @@ def test_the_first_of_equal_runs_stays_as_it_is(tmp_path: Path) -> None:
     assert load_report(first) == report
 
 
+def test_files_of_somebodys_own_survive_the_repair_of_a_directory(tmp_path: Path) -> None:
+    trained = train_on(JANUARY, "course")
+    directory = save_model(tmp_path, trained.model, make_report(trained))
+    (directory / "notes").mkdir()
+    (directory / "notes" / "mine.md").write_text("read this")
+    (directory / "manifest.json").unlink()
+    assert save_model(tmp_path, trained.model, make_report(trained)) == directory
+    load_model(directory)
+    assert (directory / "notes" / "mine.md").read_text() == "read this"
+
+
 def test_a_damaged_directory_is_written_anew(trained: Training, tmp_path: Path) -> None:
     directory = save_model(tmp_path, trained.model, make_report(trained))
     (directory / "manifest.json").unlink()

@@ -26,6 +26,8 @@ def test_month_arrives_whole_with_a_sidecar(tlc: Tlc, month: bytes, data: Path) 
         "size": len(month),
         "sha256": file.sha256,
         "rows": 12,
+        "previous_sha256": "",
+        "previous_rows": 0,
     }
 
 

@@ -27,8 +27,7 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
     return build_report(
         cab="green",
         training=training,
-        train_months=[Month(2025, 1)],
-        train_funnel=funnel,
+        train_funnels={Month(2025, 1): funnel},
         validation_month=Month(2025, 2),
         validation_funnel=funnel,
         validation=errors,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.disk import STAGED_SUFFIX, hash_file
+from taxi_duration.disk import LOCK_FILE, STAGED_SUFFIX, hash_file
 from taxi_duration.errors import DataError, StorageError
 from taxi_duration.month_file import MonthFile
 from tests.faults.downloads import (
@@ -31,7 +31,7 @@ from tests.faults.downloads import (
     start,
 )
 from tests.months import write_month
-from tests.web import Handler, Tlc, serve
+from tests.web import Handler, Tlc, answer_status, serve
 
 KILLED = -signal.SIGKILL
 
@@ -103,7 +103,7 @@ def test_process_that_is_killed_in_downloading_leaves_nothing_to_the_next(
         wait_for_bytes(child, data)
         child.kill()
         assert child.end() == KILLED
-    assert [path.name for path in find_staged(data)] == [FILE]
+    assert sorted(path.name for path in find_staged(data)) == [FILE, LOCK_FILE]
     assert not (data / FILE).exists()
     assert not (data / SIDECAR).exists()
     file = locate(data)
@@ -155,7 +155,10 @@ def test_process_that_is_killed_in_placing_a_month(
             die_before_sidecar,
             "{file} was published anew: sha256 {old} of 12 rows gave way to {new}",
         ),
-        (die_between_sidecar_and_file, "{path} has sha256 {old}, but {new} was fetched from {url}"),
+        (
+            die_between_sidecar_and_file,
+            "{file} was published anew: sha256 {old} of 12 rows gave way to {new}",
+        ),
         (die_before_cleaning_up, None),
     ],
 )
@@ -176,11 +179,25 @@ def test_process_that_is_killed_in_replacing_a_month(
         assert new.notices == ()
     else:
         (said,) = new.notices
-        assert said.startswith(
-            notice.format(file=FILE, path=new.path, url=tlc.url, old=fetched.sha256, new=new.sha256)
-        )
+        assert said.startswith(notice.format(file=FILE, old=fetched.sha256, new=new.sha256))
     assert list_names(data) == [FILE, SIDECAR]
     assert locate(data, offline=True).sha256 == new.sha256
+
+
+def test_month_before_the_one_that_never_arrived_is_still_right(
+    tlc: Tlc, fetched: MonthFile, data: Path, tmp_path: Path
+) -> None:
+    tlc.files[FILE] = write_month(tmp_path / FILE, minutes=20).read_bytes()
+    with start(
+        locate, data, environment=tlc.environment, prepare=die_between_sidecar_and_file
+    ) as child:
+        assert child.end() == KILLED
+    assert locate(data, offline=True).sha256 == fetched.sha256
+    tlc.always = answer_status(503)
+    file = locate(data)
+    assert (file.sha256, hash_file(data / FILE)) == (fetched.sha256, fetched.sha256)
+    (notice,) = file.notices
+    assert notice.endswith(f"The {FILE} that is here, verified by its sha256, is used instead.")
 
 
 def expect_full_disk(tlc: Tlc, data: Path) -> None:

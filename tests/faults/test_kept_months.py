@@ -1,5 +1,6 @@
 """A month that was fetched before, damaged here, replaced there, or no longer to be had."""
 
+import hashlib
 import json
 import os
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import filelock
+import pandas as pd
 import pytest
 
 from taxi_duration import cache
@@ -20,6 +22,7 @@ from tests.months import write_month
 from tests.web import (
     PAGE,
     Answer,
+    Handler,
     Tlc,
     answer_status,
     make_etag,
@@ -27,6 +30,7 @@ from tests.web import (
     send_encoded,
     send_part,
     send_unannounced,
+    serve,
 )
 
 
@@ -54,9 +58,11 @@ def test_real_month_with_a_flipped_bit(tlc: Tlc, data: Path, real_data: Path) ->
     assert found != first.sha256
     again = locate_month(GREEN, february, data, False)
     assert again.path.read_bytes() == tlc.files[name]
-    (notice,) = again.notices
+    notice, kept = again.notices
     assert notice.startswith(f"{first.path} has sha256 {found}, but {first.sha256} was fetched")
     assert notice.endswith("its bytes changed on this disk, and it is fetched again.")
+    assert kept == f"What was there is kept as {name}.altered-1."
+    assert hash_file(data / f"{name}.altered-1") == found
     assert "if-none-match" not in tlc.headers[1]
 
 
@@ -120,15 +126,76 @@ def test_sidecar_that_is_garbage(
     assert notice.startswith(f"{data / SIDECAR} cannot be read (")
     assert notice.endswith(f"), so {FILE}, for which nothing vouches, is fetched again.")
     assert (data / SIDECAR).read_bytes() == good
+    assert list_names(data) == [FILE, SIDECAR]
     assert tlc.requests == [FILE]
     assert "if-none-match" not in tlc.headers[0]
+
+
+def test_file_placed_over_a_fetched_one_is_kept_aside(
+    tlc: Tlc, fetched: MonthFile, data: Path
+) -> None:
+    for number in (1, 2):
+        placed = write_month(data / FILE, minutes=10 + number).read_bytes()
+        assert locate(data).notices[1] == f"What was there is kept as {FILE}.altered-{number}."
+        assert (data / f"{FILE}.altered-{number}").read_bytes() == placed
+        assert (data / FILE).read_bytes() == tlc.files[FILE]
+
+
+def test_file_placed_while_the_month_arrives_is_the_users(
+    tlc: Tlc, month: bytes, data: Path
+) -> None:
+    def answer_late(request: Handler) -> None:
+        write_month(data / FILE, minutes=20)
+        serve(request)
+
+    tlc.answers = [answer_late]
+    file = locate(data)
+    assert file.sha256 == hash_file(data / FILE) != hashlib.sha256(month).hexdigest()
+    assert file.notices == (
+        f"{FILE} has no sidecar: it is used as the file of your own that it seems to be.",
+    )
+    assert list_names(data) == [FILE]
+
+
+def test_file_that_cannot_be_read_is_fetched_again(
+    tlc: Tlc, fetched: MonthFile, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> str:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(cache, "hash_file", fail)
+    with pytest.raises(DataError, match=rf"{FILE} cannot be read \(Input/output error\), and is"):
+        locate(data, offline=True)
+    assert locate(data).notices == (
+        f"{data / FILE} cannot be read (Input/output error), and is fetched again.",
+        f"What was there is kept as {FILE}.altered-1.",
+    )
+    (data / SIDECAR).unlink()
+    with pytest.raises(DataError, match=rf"{FILE} cannot be read \(Input/output error\): put a go"):
+        locate(data)
+
+
+def test_month_published_anew_without_a_row_is_not_taken(
+    tlc: Tlc, fetched: MonthFile, data: Path, tmp_path: Path
+) -> None:
+    path = write_month(tmp_path / "empty.parquet")
+    pd.read_parquet(path).iloc[:0].to_parquet(path)
+    tlc.files[FILE] = path.read_bytes()
+    file = locate(data)
+    assert file.sha256 == fetched.sha256 == hash_file(data / FILE)
+    (notice,) = file.notices
+    assert "no trip is left of 0: the file has no rows" in notice
+    assert notice.endswith(f"The {FILE} that is here, verified by its sha256, is used instead.")
 
 
 def test_sidecar_from_another_source(tlc: Tlc, fetched: MonthFile, data: Path) -> None:
     sidecar = (data / SIDECAR).read_text("utf-8")
     (data / SIDECAR).write_text(sidecar.replace(tlc.url, "https://mirror.example"))
     assert locate(data) == fetched
-    assert (data / SIDECAR).read_text("utf-8") == sidecar
+    written = json.loads((data / SIDECAR).read_text("utf-8"))
+    assert written == {
+        **json.loads(sidecar), "previous_sha256": fetched.sha256, "previous_rows": 12,
+    }  # fmt: skip
     assert "if-none-match" not in tlc.headers[0]
 
 
@@ -242,10 +309,20 @@ def test_disk_that_is_full_at_the_last_moment(
 def test_lock_that_is_held_for_ever(
     tlc: Tlc, month: bytes, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(cache, "LOCK_MARGIN_SECONDS", 0)
+    monkeypatch.setenv("TAXI_DURATION_TRANSFER_DEADLINE_SECONDS", "0.1")
     data.mkdir()
+    message = f"{FILE} has been locked for 0 s by another process, which is fetching it: see"
     with filelock.FileLock(data / f".{FILE}.lock"):
-        message = f"{FILE} has been locked for 0 s by another process, which is fetching it: see"
         refuse(data, TransientSourceError, message)
     assert tlc.requests == []
-    assert locate(data).path.read_bytes() == month
+    monkeypatch.setenv("TAXI_DURATION_TRANSFER_DEADLINE_SECONDS", "30")
+    fetched = locate(data)
+    assert fetched.path.read_bytes() == month
+    monkeypatch.setenv("TAXI_DURATION_TRANSFER_DEADLINE_SECONDS", "0.1")
+    with filelock.FileLock(data / f".{FILE}.lock"):
+        file = locate(data)
+    assert file.sha256 == fetched.sha256
+    (notice,) = file.notices
+    assert notice.startswith(message)
+    assert notice.endswith("verified by its sha256, is used instead.")
