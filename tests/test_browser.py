@@ -71,9 +71,15 @@ def test_page_shows_the_errors_in_a_table(page: Page) -> None:
 
 
 def test_page_shows_what_became_of_the_trips(page: Page) -> None:
-    rows = read_rows(page, "training 2023-01")
+    rows = read_rows(page, "dropped: ")
     assert rows[0] == ["read", "68,211", "64,809"]
     assert rows[-1] == ["kept", "65,946", "62,574"]
+
+
+def test_page_shows_what_the_contract_counts_and_allows(page: Page) -> None:
+    rows = read_rows(page, "limit a month")
+    assert ["drop-off not after pick-up", "61", "81", "5 %"] in rows
+    assert ["zone not 1 to 265", "0", "0", "0.1 %"] in rows
 
 
 def test_nothing_of_the_report_is_a_code_block(page: Page) -> None:
