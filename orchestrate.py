@@ -27,6 +27,7 @@ from taxi_duration.options import (
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.settings import Thresholds, read_settings
 from taxi_duration.tlc import check_months, locate_month
+from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.transfer import Progress
 
 
@@ -69,6 +70,7 @@ def prepare(options: LocalOptions, today: date) -> Plan:
     """Plan the run, and refuse one whose months, directories or settings will stop it."""
     plan = make_plan(options, today)
     read_settings(Thresholds)
+    check_tracking_uri()
     check_writable(options.models_dir, "models directory")
     check_months(plan.cab, plan.months, options.data_dir, options.offline, today)
     return plan

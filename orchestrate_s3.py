@@ -29,6 +29,7 @@ from taxi_duration.options import (
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.s3 import load_bucket, locate_month, upload_model
 from taxi_duration.settings import Thresholds, TransferSettings, read_settings
+from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.transfer import Progress
 
 
@@ -81,6 +82,7 @@ def prepare(options: S3Options, today: date) -> Plan:
     plan = make_plan(options, today)
     read_settings(Thresholds)
     read_settings(TransferSettings)
+    check_tracking_uri()
     check_writable(options.models_dir, "models directory")
     check_writable(options.data_dir, "data directory")
     return plan

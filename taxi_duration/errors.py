@@ -17,8 +17,10 @@ def hide_credentials(address: str) -> str:
 
     >>> hide_credentials("https://user:se/cret@host/path?token=secret is wrong")
     'https://host/path?... is wrong'
+    >>> hide_credentials("sqlite:////home/me@work/mlflow.db")
+    'sqlite:////home/me@work/mlflow.db'
     """
-    unnamed = re.sub(r"(?<=://)\S*@", "", address)
+    unnamed = re.sub(r"(?<=://)(?!/)\S*@", "", address)
     return re.sub(r"(://[^\s?]*\?)[^\s'\")]+", r"\1...", unnamed)
 
 

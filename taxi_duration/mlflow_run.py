@@ -114,6 +114,12 @@ def read_git_commit() -> str:
 def _log_model(
     cab: Cab, model: DurationModel, report: Report, run_id: str, logged_model_id: str
 ) -> None:
+    """Log a model that loads where this package is not installed.
+
+    For that our code is logged with it: mlflow imports that code when it loads the model, so it
+    is to be loaded from a trusted store alone. A model directory holds no code, and `load_model`
+    runs none.
+    """
     example = pd.DataFrame(
         {
             cab.pickup_column: pd.to_datetime(["2023-01-02 08:30:00", "2023-01-07 23:15:00"]),

@@ -1,4 +1,4 @@
-"""The MLflow store: where it is, how it is first made, and what it means when it fails."""
+"""The MLflow store: how it is first made, and what it means when it fails."""
 
 from __future__ import annotations
 
@@ -22,13 +22,17 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 
 import mlflow
 import requests
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.errors import SourceError, TransientSourceError, hide_credentials
+from taxi_duration.tracking_uri import DEFAULT_STORE, SQLITE, URI_VARIABLE
 
-URI_VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT = "nyc-taxi-duration"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Which of MLflow's two kinds of experiment this is, so that its pages need not infer it."""
@@ -37,8 +41,6 @@ MODEL_ID, PROCESS = "model_id", "process"
 """Tags: a run's or version's identity, and the process that logs a run."""
 PARENT = "mlflow.parentRunId"
 
-SQLITE = "sqlite:///"
-DEFAULT_STORE = "mlflow.db"
 DEFAULT_ARTIFACTS = "mlartifacts"
 
 LOCK_SECONDS = 60.0
@@ -52,11 +54,6 @@ PASSING_STATUSES = (408, 425, 429)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
-def resolve_tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the sqlite store in the working directory."""
-    return os.environ.get(URI_VARIABLE) or f"{SQLITE}{Path(DEFAULT_STORE).absolute()}"
-
-
 def find_database(uri: str) -> Path | None:
     """The file of a sqlite store; None for any other."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
@@ -68,6 +65,9 @@ def hold_store(uri: str) -> Iterator[mlflow.MlflowClient]:
 
     Of the processes that share a sqlite store one holds it at a time. For other stores there is no
     such lock.
+
+    Args:
+        uri: from `resolve_tracking_uri`, which refuses those that cannot be held.
 
     Raises:
         TransientSourceError: the store is locked or does not answer.
@@ -100,7 +100,7 @@ def reach_store(uri: str) -> Iterator[mlflow.MlflowClient]:
         if database is not None:
             _check_database(database)
         with _tracking_in(uri):
-            yield mlflow.MlflowClient(uri)
+            yield _open_client(uri)
 
 
 @contextmanager
@@ -194,6 +194,24 @@ def _tracking_in(uri: str) -> Iterator[None]:
             os.environ[URI_VARIABLE] = before
 
 
+def _open_client(uri: str) -> mlflow.MlflowClient:
+    """Open a store with mlflow's settings of the operator's, and a driver of theirs.
+
+    Raises:
+        SourceError: one of them is wrong.
+    """
+    try:
+        for setting in (MLFLOW_HTTP_REQUEST_TIMEOUT, MLFLOW_HTTP_REQUEST_MAX_RETRIES):
+            # Otherwise read at the first request, and not before.
+            setting.get()  # type: ignore[no-untyped-call]
+        return mlflow.MlflowClient(uri)
+    # Here alone: later they are mistakes in what is logged.
+    except (ImportError, ValueError) as error:
+        raise SourceError(
+            f"MLflow cannot open a store: {str(error).rstrip('.')}. Correct or unset what is named."
+        ) from error
+
+
 def _check_database(database: Path) -> None:
     """Find out in seconds what mlflow would take minutes to say, or would write into."""
     address = f"{database.absolute().as_uri()}?mode=rw"
@@ -216,7 +234,7 @@ def _make_database(database: Path) -> None:
     """
     with stage(database.parent, database.name) as scratch:
         made = Path(scratch, database.name)
-        client = mlflow.MlflowClient(f"{SQLITE}{made}")
+        client = _open_client(f"{SQLITE}{made}")
         _create_experiment(client, _artifact_location(f"{SQLITE}{database}"))
         flush_to_disk(made)
         made.replace(database)

@@ -27,7 +27,6 @@ from taxi_duration.mlflow_store import (
     find_experiment,
     hold_store,
     reach_store,
-    resolve_tracking_uri,
 )
 
 # isort: split
@@ -42,6 +41,7 @@ from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process, is_dead
 from taxi_duration.report import Report
 from taxi_duration.store import check_finite
+from taxi_duration.tracking_uri import resolve_tracking_uri
 
 REGISTERED_MODEL = "nyc-taxi-duration"
 CANDIDATE = "candidate"
@@ -90,6 +90,7 @@ def log_training(
 
     Raises:
         ModelError: a figure of the report is not finite.
+        InputError: the address of the store is wrong.
         TransientSourceError: the store is locked or does not answer; asking again is safe.
         SourceError: the store refuses.
     """
@@ -115,6 +116,9 @@ def close_dead_runs() -> None:
     """Set runs that are still RUNNING though their process on this host is dead to KILLED.
 
     A store that is not there is not made; one that fails is named in a warning.
+
+    Raises:
+        InputError: the address of the store is wrong.
     """
     uri = resolve_tracking_uri()
     database = find_database(uri)

@@ -10,15 +10,23 @@ import pytest
 from mlflow.entities import Run as MlflowRun
 from mlflow.models import Model
 
-from taxi_duration import SourceError, load_model
+import orchestrate
+import orchestrate_s3
+from orchestrate import main_flow
+from orchestrate_s3 import main_flow_s3
+from taxi_duration import InputError, SourceError, load_model
+from taxi_duration.cli import run_from_command_line
 from taxi_duration.contract import CABS
 from taxi_duration.mlflow_store import EXPERIMENT
+from taxi_duration.options import LocalOptions, S3Options
 from taxi_duration.report import collect_metrics
 from taxi_duration.store import load_report, save_model
 from taxi_duration.tracking import CANDIDATE, REGISTERED_MODEL, log_training
+from taxi_duration.tracking_uri import check_tracking_uri, resolve_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.months import JANUARY
 from tests.runs import Run
+from tests.servers import make_environment
 from tests.trained import make_report, train_on
 
 COURSE_2021 = ("--year", "2021", "--month", "1", "--features", "course")
@@ -170,6 +178,112 @@ def test_operator_names_another_store(
     logged = log_training(CABS["green"], model, run.model_directory, report)
     assert [made.info.run_id for made in read_runs(store)] == [logged.run_id]
     assert not (tmp_path / "mlflow.db").exists()
+
+
+UNKNOWN = "it is neither an MLflow server nor a sqlite, postgresql, mysql or mssql database"
+NO_FILE = "it is no file of its own; write sqlite:///path, without driver or host"
+ALTERED = "its path has a ? or a %-encoded sign; choose one without"
+MALFORMED = "its host or port is none; correct it (signs in a password are percent-encoded)"
+NO_DRIVER = "its driver is not installed here (No module named '"
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown", "fault"),
+    [
+        ("sqlite://", "sqlite://", NO_FILE),
+        ("sqlite:///", "sqlite:///", NO_FILE),
+        ("sqlite:///:memory:", "sqlite:///:memory:", NO_FILE),
+        ("sqlite+pysqlite:///b.db", "sqlite+pysqlite:///b.db", NO_FILE),
+        ("sqlite://host/b.db", "sqlite://host/b.db", NO_FILE),
+        ("sqlite:///b.db?timeout=3", "sqlite:///b.db?timeout=3", ALTERED),
+        ("sqlite:///a%20b.db", "sqlite:///a%20b.db", ALTERED),
+        ("sqlite:////", "sqlite:////", "it is a directory; add the name of a file"),
+        ("mlruns", "mlruns", UNKNOWN),
+        ("file:///mlruns", "file:///mlruns", UNKNOWN),
+        ("databricks", "databricks", UNKNOWN),
+        ("ftp://user:MLSECRET@host", "ftp://host", UNKNOWN),
+        ("user:MLSECRET@host:5000", "host:5000", UNKNOWN),
+        ("http://", "http://", MALFORMED),
+        ("http://[::1", "http://[::1", MALFORMED),
+        ("http://user:ML/SECRET@host", "http://host", MALFORMED),
+        ("http://host:none", "http://host:none", MALFORMED),
+        ("postgresql://host:none/db", "postgresql://host:none/db", MALFORMED),
+        ("https://host?token=MLSECRET", "https://host?...", "it has a query or a fragment; leave"),
+        ("postgresql://user:MLSECRET@host/db", "postgresql://host/db", NO_DRIVER),
+        ("mysql://user:ML/SECRET@host/db", "mysql://host/db", NO_DRIVER),
+        ("mysql+none://host/db", "mysql+none://host/db", "SQLAlchemy knows no mysql+none; correct"),
+    ],
+)
+def test_an_address_that_cannot_be_logged_to_is_refused(
+    uri: str, shown: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError) as raised:
+        check_tracking_uri()
+    message = str(raised.value)
+    assert message.startswith(f"MLflow store '{shown}' cannot be used: {fault}")
+    assert message.endswith(
+        ", or name another store in MLFLOW_TRACKING_URI, such as sqlite:///mlflow.db or "
+        "https://host."
+    )
+    assert "SECRET" not in message
+
+
+@pytest.mark.parametrize(
+    "uri", ["sqlite:///b.db", "sqlite:////50%/me@home/#1 é/b.db", "https://user:pw@[::1]:5000/ml"]
+)
+def test_an_address_that_can_be_logged_to_is_taken_as_it_is(
+    uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert resolve_tracking_uri() == uri
+
+
+def test_a_working_directory_that_no_sqlite_address_can_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "why?").mkdir()
+    monkeypatch.chdir(tmp_path / "why?")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with pytest.raises(InputError) as raised:
+        check_tracking_uri()
+    refused = f"MLflow store 'sqlite:///{tmp_path}/why?/mlflow.db' cannot be used: {ALTERED}, or"
+    assert str(raised.value).startswith(refused)
+
+
+@pytest.mark.parametrize("token", ["MLSECRET\n", "MLSECRET\u20ac"])
+def test_a_token_that_no_request_can_carry_is_refused_and_not_repeated(
+    token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://host")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", token)
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_TOKEN has a line break or") as raised:
+        check_tracking_uri()
+    assert "SECRET" not in str(raised.value)
+
+
+@pytest.mark.parametrize("of", ["local", "s3"])
+def test_a_flow_refuses_a_wrong_address_before_any_work(
+    of: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite://")
+    month = ("--year", "2023", "--month", "1")
+    if of == "local":
+        code = run_from_command_line(main_flow, LocalOptions, orchestrate.prepare, month)
+    else:
+        code = run_from_command_line(main_flow_s3, S3Options, orchestrate_s3.prepare, month)
+    assert code == 2
+    output, errors = capsys.readouterr()
+    assert (output, errors.count("\n")) == ("", 1)
+    assert errors.startswith("error: MLflow store 'sqlite://' cannot be used: it is no file of")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_an_address_is_checked_without_importing_mlflow() -> None:
+    check = "import sys, taxi_duration.tracking_uri as t; t.check_tracking_uri(); "
+    command = [sys.executable, "-c", f"{check}sys.exit('mlflow' in sys.modules)"]
+    subprocess.run(command, cwd=REPOSITORY, env=make_environment(), check=True)
 
 
 def test_a_password_in_the_address_is_not_repeated(

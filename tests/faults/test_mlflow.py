@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Run as MlflowRun
 
-from taxi_duration import ModelError, SourceError, load_model, mlflow_store, pipeline
+from taxi_duration import ModelError, SourceError, load_model, mlflow_store, tasks
 from taxi_duration.contract import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.mlflow_store import EXPERIMENT
@@ -260,7 +260,7 @@ def test_a_locked_store_is_tried_again(
                 release()
                 raise
 
-        monkeypatch.setattr(pipeline, "log_training", log)
+        monkeypatch.setattr(tasks, "log_training", log)
         run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
     assert (run.exit_code, len(tried)) == (0, 1), run.output
     assert read_task_runs(run.flow_run.id, 9)["log-to-mlflow"].run_count == 2
@@ -301,16 +301,10 @@ def delete_experiment(database: Path) -> None:
     client.delete_experiment(experiment.experiment_id)
 
 
-def make_directory(database: Path) -> None:
-    database.unlink()
-    database.mkdir()
-
-
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda database: database.write_text("x" * 5000), "failed: file is not a database. Give"),
-        (make_directory, "failed: unable to open database file. Give yourself permission to"),
         (change_version, "failed: Detected out-of-date database schema (found version 0000"),
         (delete_experiment, "is deleted: restore it with `mlflow experiments restore`, or name"),
     ],
@@ -324,6 +318,26 @@ def test_a_store_that_is_none_is_named_with_a_remedy(
     assert type(raised.value) is SourceError
     assert message in str(raised.value)
     assert str(tmp_path / "mlflow.db") in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("store", "setting"),
+    [
+        ("sqlite:///{}/mlflow.db", "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE"),
+        ("http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_TIMEOUT"),
+    ],
+)
+def test_a_wrong_setting_of_mlflow_is_named(
+    saved: Path, tmp_path: Path, store: str, setting: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(setting, "many")
+    with pytest.raises(SourceError) as raised:
+        log_to(store.format(tmp_path), saved)
+    assert type(raised.value) is SourceError
+    wrong = f"MLflow cannot open a store: Failed to convert 'many' for {setting}: "
+    assert str(raised.value).startswith(wrong)
+    assert str(raised.value).endswith(". Correct or unset what is named.")
+    assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db.lock"}
 
 
 def test_a_database_of_something_else_is_left_alone(saved: Path, tmp_path: Path) -> None:
