@@ -6,25 +6,18 @@ outside their target for some keys and succeed on a missing prefix (prefect-aws 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-)
+from botocore.exceptions import ClientError
 from prefect.exceptions import ObjectNotFound
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
@@ -32,14 +25,15 @@ from pydantic import SecretStr
 
 from taxi_duration.cache import Delivery, Sidecar, obtain_month
 from taxi_duration.contract import Cab
-from taxi_duration.disk import hash_file
-from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
+from taxi_duration.disk import stage
+from taxi_duration.errors import InputError, ModelError, TransientSourceError, hide_credentials
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import check_key_prefix
+from taxi_duration.s3_errors import named_errors, read_status
 from taxi_duration.settings import TransferSettings, read_settings
-from taxi_duration.store import MANIFEST_FILE
-from taxi_duration.transfer import Progress, Transfer
+from taxi_duration.store import FILES, MANIFEST_FILE, verify_model
+from taxi_duration.transfer import Progress, Transfer, read_as_it_comes
 
 CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
 DEFAULT_BLOCK = "s3-bucket-block"
@@ -48,8 +42,10 @@ BUCKET_VARIABLE = "TAXI_DURATION_S3_BUCKET"
 POINTER_FILE = "latest.json"
 """Names the model of a cab type that was uploaded last, and its manifest's sha256."""
 
-CHUNK_BYTES = 1 << 16
-TRANSIENT_CODES = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"})
+
+ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/\S*)?")
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+"""S3's rules for a new bucket, all but its reserved words."""
 
 CLIENT_CONFIG = {
     "connect_timeout": 10,
@@ -63,12 +59,24 @@ def check_block(environment: Mapping[str, str], name: str) -> None:
     """Refuse what no block can be made of, before any server is asked.
 
     Raises:
-        InputError: a required variable is not set, or the name is no block's name.
+        InputError: a required variable is not set, a variable's value cannot be one, or the name
+            is no block's name.
     """
     required = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", BUCKET_VARIABLE)
     absent = [variable for variable in required if not environment.get(variable)]
     if absent:
         raise InputError(f"{', '.join(absent)} not set: export it and run {CREATE_BLOCKS} again.")
+    bucket, endpoint = environment[BUCKET_VARIABLE], environment.get("AWS_ENDPOINT_URL")
+    if not BUCKET_NAME.fullmatch(bucket):
+        raise InputError(
+            f"{BUCKET_VARIABLE} is {bucket!r}, which is no bucket's name: give 3 to 63 lowercase "
+            "letters, digits, dots and dashes, the first and the last a letter or a digit."
+        )
+    if endpoint and not ENDPOINT.fullmatch(endpoint):
+        raise InputError(
+            f"AWS_ENDPOINT_URL is {hide_credentials(endpoint)!r}: give http:// or https:// and a "
+            "host, such as https://s3.example.org, or unset it for AWS."
+        )
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise InputError(
             f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
@@ -167,12 +175,12 @@ class BucketObject:
         begun = time.monotonic()
         place = {"Bucket": self.bucket.bucket_name, "Key": self.key}
         unless = {"IfNoneMatch": known.etag} if known and known.etag else {}
-        with _named_errors(self.address):
+        with named_errors(self.address):
             client = self.bucket.credentials.get_s3_client()
             try:
                 found = client.get_object(**place, **unless)
             except ClientError as error:
-                if known is not None and _read_status(error) == httpx.codes.NOT_MODIFIED:
+                if known is not None and read_status(error) == httpx.codes.NOT_MODIFIED:
                     return None
                 raise
             with closing(found["Body"]) as body:
@@ -181,7 +189,7 @@ class BucketObject:
                     return None  # a server that knows no conditions
                 transfer = Transfer(self.address, self.settings, begun, self.report)
                 promised = found.get("ContentLength")
-                sha256 = transfer.receive(body.iter_chunks(CHUNK_BYTES), promised, target)
+                sha256 = transfer.receive(read_as_it_comes(body), promised, target)
         modified = found["LastModified"].isoformat() if "LastModified" in found else ""
         return Delivery(etag, modified, target.stat().st_size, sha256)
 
@@ -189,8 +197,9 @@ class BucketObject:
 def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
     """Upload a model directory and read it back; then point `latest.json` beside it there.
 
-    The manifest is the last of the directory's files, so that a model cut off in uploading is
-    none; the pointer comes after all of them were found in the bucket as they are here.
+    As on the disk, the first to write stays: a model that is whole in the bucket, even if it
+    differs in its last digits, is only pointed to. Else the manifest is put last, so that a model
+    cut off in uploading is none, and the pointer after all were found to be as they are here.
 
     Args:
         directory: as `save_model` returned it, `.../<cab>/<month>-<id>`.
@@ -199,37 +208,81 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
         `s3://<bucket>/<prefix>/<cab>/<month>-<id>`.
 
     Raises:
+        ModelError: the directory is not whole.
         TransientSourceError, SourceError: as `locate_month`; also when what was uploaded does not
             read back the same.
     """
+    verify_model(directory)
+    settings = read_settings(TransferSettings)
     cab, name = directory.parent.name, directory.name
     folder = _make_key(bucket, prefix, cab)
     location = f"s3://{bucket.bucket_name}/{folder}/{name}"
-    with _named_errors(location):
+    with named_errors(location):
         client = bucket.credentials.get_s3_client()
-        paths = sorted(directory.iterdir())
-        for path in sorted(paths, key=lambda path: path.name == MANIFEST_FILE):
-            _put(client, bucket.bucket_name, f"{folder}/{name}/{path.name}", path.read_bytes())
-        pointer = {"model": name, "manifest_sha256": hash_file(directory / MANIFEST_FILE)}
-        content = json.dumps(pointer, indent=2).encode() + b"\n"
-        _put(client, bucket.bucket_name, f"{folder}/{POINTER_FILE}", content)
+        above = _Folder(client, bucket.bucket_name, folder, settings)
+        place = _Folder(client, bucket.bucket_name, f"{folder}/{name}", settings)
+        manifest = _read_whole_manifest(place, directory)
+        if manifest is None:
+            contents = {file: (directory / file).read_bytes() for file in (*FILES, MANIFEST_FILE)}
+            place.put(contents)
+            manifest = contents[MANIFEST_FILE]
+        pointer = {"model": name, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
+        above.put({POINTER_FILE: json.dumps(pointer, indent=2).encode() + b"\n"})
     return location
 
 
-def _put(client: Any, bucket: str, key: str, content: bytes) -> None:
-    client.put_object(Bucket=bucket, Key=key, Body=content)
-    try:
-        with closing(client.get_object(Bucket=bucket, Key=key)["Body"]) as body:
-            found = body.read()
-    except ClientError as error:
-        if _read_status(error) != httpx.codes.NOT_FOUND:
-            raise
-        found = None
-    if found != content:
-        raise TransientSourceError(
-            f"s3://{bucket}/{key} does not read back as it was uploaded: another run is "
-            "writing there, or the server loses bytes; try again."
-        )
+def _read_whole_manifest(place: _Folder, directory: Path) -> bytes | None:
+    """The manifest in the bucket, if all that it names is there with it and agrees."""
+    found: dict[str, bytes] = {}
+    for file in (MANIFEST_FILE, *FILES):
+        content = place.get(file)
+        if content is None:
+            return None
+        found[file] = content
+    with stage(directory.parent, directory.name) as copy:
+        for file, content in found.items():
+            (copy / file).write_bytes(content)
+        try:
+            verify_model(copy)
+        except ModelError:
+            return None
+    return found[MANIFEST_FILE]
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """Exact keys below `prefix` in a bucket."""
+
+    client: Any
+    bucket: str
+    prefix: str
+    settings: TransferSettings
+
+    def put(self, contents: Mapping[str, bytes]) -> None:
+        """Put files one after another; then read all of them back."""
+        for file, content in contents.items():
+            self.client.put_object(**self._locate(file), Body=content)
+        for file, content in contents.items():
+            if self.get(file) != content:
+                raise TransientSourceError(
+                    f"s3://{self.bucket}/{self.prefix}/{file} does not read back as it was "
+                    "uploaded: another run is writing there, or the server loses bytes; try again."
+                )
+
+    def get(self, file: str) -> bytes | None:
+        address, begun = f"s3://{self.bucket}/{self.prefix}/{file}", time.monotonic()
+        try:
+            found = self.client.get_object(**self._locate(file))
+        except ClientError as error:
+            if read_status(error) != httpx.codes.NOT_FOUND:
+                raise
+            return None
+        with closing(found["Body"]) as body:
+            transfer = Transfer(address, self.settings, begun)
+            return b"".join(transfer.watch(read_as_it_comes(body)))
+
+    def _locate(self, file: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": f"{self.prefix}/{file}"}
 
 
 def _make_key(bucket: S3Bucket, *parts: str) -> str:
@@ -240,50 +293,3 @@ def _make_key(bucket: S3Bucket, *parts: str) -> str:
     """
     folder = bucket.bucket_folder.strip("/")
     return "/".join([check_key_prefix(folder, "bucket_folder"), *parts] if folder else parts)
-
-
-@contextmanager
-def _named_errors(location: str) -> Iterator[None]:
-    """Turn what boto raises into this package's errors, each with its remedy."""
-    try:
-        yield
-    except ClientError as error:
-        raise _name_client_error(location, error) from error
-    except (
-        HTTPClientError, EndpointConnectionError, IncompleteReadError, FlexibleChecksumError,
-    ) as error:  # fmt: skip
-        raise TransientSourceError(
-            f"{location} could not be reached ({error}): check the block's endpoint and network."
-        ) from error
-    except (BotoCoreError, Boto3Error, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"{location} cannot be asked for ({reason}): check the block's bucket, endpoint and "
-            "credentials."
-        ) from error
-
-
-def _name_client_error(location: str, error: ClientError) -> Exception:
-    response: Mapping[str, Any] = error.response
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = _read_status(error)
-    if code == "NoSuchBucket":
-        return SourceError(f"{location}: the bucket does not exist; correct the block.")
-    if status == 404:
-        return DataError(f"{location} does not exist: upload it, or correct the prefix.")
-    if status == 403:
-        return SourceError(
-            f"{location}: access denied ({code}); check the block's key, secret and policy. (S3 "
-            "denies what is missing, too, to those who may not list the bucket.)"
-        )
-    if status in (408, 429) or status >= 500 or code in TRANSIENT_CODES:
-        return TransientSourceError(
-            f"{location}: the server answered {status} ({code}): it is busy or failing; try again "
-            "later."
-        )
-    return SourceError(f"{location}: the server answered {status} ({error}).")
-
-
-def _read_status(error: ClientError) -> int:
-    response: Mapping[str, Any] = error.response
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -9,13 +9,15 @@ models/<cab>/<last training month>-<id>/
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from taxi_duration.disk import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.errors import ModelError
@@ -62,8 +64,6 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
         ModelError: a figure of the report is not finite.
         StorageError: the disk did not take the directory.
     """
-    import skops.io  # here, since it takes most of a second
-
     check_finite(report)
     name = f"{report['train']['months'][-1]}-{identify_run(report, model.features)}"
     final = models_directory / str(report["cab"]) / name
@@ -73,7 +73,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
     with stage(final.parent, name) as scratch:
         written = Path(scratch, name)
         written.mkdir()
-        skops.io.dump(_to_state(model), written / MODEL_FILE, compression=ZIP_DEFLATED)
+        (written / MODEL_FILE).write_bytes(_dump(model))
         write_json(written / REPORT_FILE, report)
         hashes = {file: hash_file(written / file) for file in FILES}
         write_json(written / MANIFEST_FILE, {"format": MODEL_FORMAT, "sha256": hashes})
@@ -81,7 +81,10 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
             flush_to_disk(file)
         if not _is_whole(final):
             with suppress(FileNotFoundError):
-                final.rename(Path(scratch, "damaged"))
+                damaged = final.rename(Path(scratch, "damaged"))
+                for other in [*damaged.iterdir()]:  # files of somebody's own
+                    if other.name not in (*FILES, MANIFEST_FILE):
+                        other.rename(written / other.name)
         try:
             written.rename(final)
         except OSError:
@@ -233,6 +236,37 @@ def _is_whole(directory: Path) -> bool:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON as people read it; NaN is refused, since no reader of JSON need accept it."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+
+
+def _dump(model: DurationModel) -> bytes:
+    """A model's file, which has the same bytes whenever and wherever the model is written.
+
+    skops numbers what it finds, and names its files, by addresses in memory; and it dates them.
+    """
+    import skops.io  # here, since it takes most of a second
+
+    numbers, names = count(1), dict[str, str]()
+
+    def renumber(node: dict[str, Any]) -> dict[str, Any]:
+        if "__id__" in node:
+            # Each its own: whether equal strings are one object differs between processes.
+            node["__id__"] = next(numbers)
+            if "file" in node:
+                suffix = Path(node["file"]).suffix
+                node["file"] = names.setdefault(node["file"], f"{len(names)}{suffix}")
+        return node
+
+    stable = io.BytesIO()
+    with (
+        ZipFile(io.BytesIO(skops.io.dumps(_to_state(model)))) as dumped,
+        ZipFile(stable, "w") as written,
+    ):
+        schema = json.loads(dumped.read("schema.json"), object_hook=renumber)
+        contents = {new: dumped.read(old) for old, new in names.items()}
+        contents["schema.json"] = json.dumps(schema).encode()
+        for name, content in contents.items():
+            written.writestr(ZipInfo(name), content, ZIP_DEFLATED)  # dated 1980
+    return stable.getvalue()
 
 
 def _to_state(model: DurationModel) -> dict[str, Any]:

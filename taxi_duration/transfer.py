@@ -24,6 +24,7 @@ Trace = Callable[[str, Mapping[str, Any]], None]
 
 PARQUET_MAGIC = b"PAR1"
 LEAST_PARQUET_BYTES = 12
+CHUNK_BYTES = 1 << 16
 
 
 @contextmanager
@@ -53,6 +54,17 @@ def shut_at_deadline(seconds: float) -> Iterator[Trace]:
         timer.cancel()
 
 
+def read_as_it_comes(body: Any) -> Iterator[bytes]:
+    """The chunks of a botocore response's body, each as soon as there is anything of it.
+
+    Its own reads wait until there is as much as they ask for, which a byte a second may take
+    hours to be; each of them starts the read timeout anew with every byte.
+    """
+    with body as stream:
+        stream.read = stream.read1
+        yield from body.iter_chunks(CHUNK_BYTES)
+
+
 @dataclass(frozen=True)
 class Transfer:
     """One transfer from `address`, begun when this is made."""
@@ -78,19 +90,12 @@ class Transfer:
         """
         self._check_size(promised or 0, target)
         digest, received, first, last = hashlib.sha256(), 0, b"", b""
-        answered = time.monotonic()
         with target.open("wb") as file:
-            for chunk in chunks:
+            for chunk in self.watch(chunks, promised):
                 file.write(chunk)
                 digest.update(chunk)
                 received += len(chunk)
                 first, last = (first + chunk[:4])[:4], (last + chunk[-4:])[-4:]
-                if received > self.settings.most_bytes:
-                    self._check_size(received, target)
-                now = time.monotonic()
-                self._check_pace(received, now - self.begun, now - answered)
-                if self.report:
-                    self.report(received, promised)
         if promised is not None and received != promised:
             raise self._cut_off(f"{received:,} bytes of the {promised:,} it promised")
         # Without a promise, the end of a connection looks like the end of the file.
@@ -98,13 +103,33 @@ class Transfer:
             raise self._cut_off(f"{received:,} bytes that do not end as a parquet file does")
         return digest.hexdigest()
 
-    def _check_size(self, size: int, target: Path) -> None:
+    def watch(self, chunks: Iterable[bytes], promised: int | None = None) -> Iterator[bytes]:
+        """Pass the chunks on as they come, which they must do soon enough after one another.
+
+        Raises:
+            TransientSourceError: too slow, or too late.
+            SourceError: more bytes than allowed.
+        """
+        received, answered = 0, time.monotonic()
+        for chunk in chunks:
+            received += len(chunk)
+            self._check_limit(received)
+            now = time.monotonic()
+            self._check_pace(received, now - self.begun, now - answered)
+            if self.report:
+                self.report(received, promised)
+            yield chunk
+
+    def _check_limit(self, size: int) -> None:
         most = self.settings.most_bytes
         if size > most:
             raise SourceError(
                 f"{self.address} is larger than the {most:,} bytes allowed: find out what it is, "
                 "or raise TAXI_DURATION_TRANSFER_MOST_BYTES."
             )
+
+    def _check_size(self, size: int, target: Path) -> None:
+        self._check_limit(size)
         free = shutil.disk_usage(target.parent).free
         if size > free:
             raise StorageError(

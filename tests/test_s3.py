@@ -12,10 +12,11 @@ from taxi_duration import load_model
 from taxi_duration.__main__ import main
 from taxi_duration.contract import CABS
 from taxi_duration.disk import hash_file
+from taxi_duration.errors import InputError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
-from taxi_duration.s3 import create_blocks, load_bucket, locate_month
-from tests.buckets import SECRET, S3Server
+from taxi_duration.s3 import check_block, create_blocks, load_bucket, locate_month
+from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.conftest import connected_to
 from tests.faults.downloads import list_names
 from tests.months import identify, write_month
@@ -26,6 +27,11 @@ JANUARY = Month(2023, 1)
 FILE = JANUARY.file_name("green")
 COURSE_2023 = ("--year", "2023", "--month", "1", "--features", "course")
 WRONG_SECRET = "not-the-secret-of-the-taxi-bucket"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+    "TAXI_DURATION_S3_BUCKET": BUCKET,
+}
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +257,35 @@ def test_name_that_no_block_may_have(
 ) -> None:
     assert create("--name", "My Bucket!") == 2
     assert capsys.readouterr().err.startswith("error: block name 'My Bucket!' ")
+
+
+@pytest.mark.parametrize(
+    "bucket",
+    ["UPPER CASE!", "s3://taxi", "taxi/models", "ab", "a" * 64, "-taxi", "taxi.", "taxi\n"],
+)
+def test_bucket_that_no_server_has(bucket: str) -> None:
+    environment = {**ENVIRONMENT, "TAXI_DURATION_S3_BUCKET": bucket}
+    with pytest.raises(InputError, match=r"^TAXI_DURATION_S3_BUCKET is .*, which is no bucket's"):
+        check_block(environment, "taxi")
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["not a url", "localhost:9000", "ftp://host", "http://", "https://a b", "//host"]
+)
+def test_endpoint_that_is_no_address(endpoint: str) -> None:
+    message = f"^AWS_ENDPOINT_URL is {endpoint!r}: give http:// or https:// and a host, such as"
+    with pytest.raises(InputError, match=message):
+        check_block({**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}, "taxi")
+
+
+def test_endpoint_with_a_password_is_refused_without_it() -> None:
+    with pytest.raises(InputError, match=r"^AWS_ENDPOINT_URL is 'https://host': give http"):
+        check_block({**ENVIRONMENT, "AWS_ENDPOINT_URL": "https://me:secret@host"}, "taxi")
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://[::1]:9000", "https://host.example/s3/"])
+def test_endpoint_of_another_server(endpoint: str) -> None:
+    check_block({**ENVIRONMENT, "AWS_ENDPOINT_URL": endpoint}, "taxi")
 
 
 @pytest.mark.usefixtures("prefect_api")

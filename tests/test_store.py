@@ -3,6 +3,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -33,6 +34,18 @@ def test_a_loaded_model_predicts_what_the_saved_one_did(trained: Training, tmp_p
 def test_the_file_is_plain_scikit_learn(trained: Training, tmp_path: Path) -> None:
     path = save_model(tmp_path, trained.model, make_report(trained)) / "model.skops"
     assert skops.io.get_untrusted_types(file=path) == []
+
+
+def test_equal_models_have_equal_files(trained: Training, tmp_path: Path) -> None:
+    report = make_report(trained)
+    elsewhere = pickle.loads(pickle.dumps(trained.model))  # its parts at other addresses
+    ours, theirs = (
+        save_model(tmp_path / name, model, report) / "model.skops"
+        for name, model in [("ours", trained.model), ("theirs", elsewhere)]
+    )
+    assert ours.read_bytes() == theirs.read_bytes()
+    with ZipFile(ours) as packed:
+        assert {entry.date_time[0] for entry in packed.infolist()} == {1980}
 
 
 def test_the_directory_is_named_by_month_and_identity(trained: Training, tmp_path: Path) -> None:

@@ -14,10 +14,17 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from taxi_duration.disk import hash_file
-from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
+from taxi_duration.errors import (
+    DataError,
+    InputError,
+    ModelError,
+    SourceError,
+    TransientSourceError,
+)
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import S3Options, read_options
 from taxi_duration.s3 import CLIENT_CONFIG, locate_month, upload_model
+from taxi_duration.store import FILES, MODEL_FORMAT, verify_model, write_json
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
 from tests.faults.s3_stub import Answer, Handler, S3Stub, get_always, put, refuse, serve_stub
@@ -30,7 +37,8 @@ ADDRESS = f"s3://{BUCKET}/{OBJECT}"
 MODEL = "2023-01-0123456789ab"
 FOLDER = f"models/green/{MODEL}"
 POINTER = "models/green/latest.json"
-UPLOADED = [f"{FOLDER}/model.skops", f"{FOLDER}/report.json", f"{FOLDER}/manifest.json", POINTER]
+MANIFEST = f"{FOLDER}/manifest.json"
+UPLOADED = [f"{FOLDER}/model.skops", f"{FOLDER}/report.json", MANIFEST, POINTER]
 
 
 def make_bucket(endpoint: str, secret: str = SECRET, attempts: int = 1) -> S3Bucket:
@@ -78,14 +86,26 @@ def prefix(s3_server: S3Server) -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+def write_model(models: Path, content: str) -> Path:
+    """A directory whose files are a model's to the manifest."""
+    directory = models / "green" / MODEL
+    directory.mkdir(parents=True)
+    for name in FILES:
+        (directory / name).write_text(f"the {name} of {content}")
+    hashes = {name: hash_file(directory / name) for name in FILES}
+    write_json(directory / "manifest.json", {"format": MODEL_FORMAT, "sha256": hashes})
+    return directory
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A directory like a model's."""
-    directory = tmp_path / "models" / "green" / MODEL
-    directory.mkdir(parents=True)
-    for name in ("manifest.json", "model.skops", "report.json"):
-        (directory / name).write_text(f"the {name} to upload")
-    return directory
+    return write_model(tmp_path / "models", "one worker")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """The same run's model, as it came out with other last digits elsewhere."""
+    return write_model(tmp_path / "elsewhere", "another worker")
 
 
 def test_wrong_secret(s3_server: S3Server, prefix: Path, data: Path, model: Path) -> None:
@@ -133,6 +153,7 @@ def test_altered_copy_is_fetched_again(bucket: S3Bucket, prefix: Path, data: Pat
     assert again.notices == (
         f"{data / FILE} has sha256 {found}, but {first.sha256} was fetched from {ADDRESS}: its "
         "bytes changed on this disk, and it is fetched again.",
+        f"What was there is kept as {FILE}.altered-1.",
     )
 
 
@@ -213,7 +234,11 @@ def content(stub: S3Stub, tmp_path: Path) -> bytes:
         (refuse(400, "RequestTimeout"), TransientSourceError, r"400 \(RequestTimeout\): it is bus"),
         (refuse(429, "TooMany"), TransientSourceError, r"answered 429 \(TooMany\): it is busy or"),
         (refuse(500, "InternalError"), TransientSourceError, r"answered 500 \(InternalError\)"),
-        (refuse(400, "InvalidRequest"), SourceError, r"the server answered 400 \(.*InvalidReques"),
+        (
+            refuse(400, "ExpiredToken"),
+            SourceError,
+            r"the server answered 400 \(.*ExpiredToken.*\): check the block's region, endpoint and",
+        ),
         (refuse(412, "PreconditionFailed"), SourceError, "the server answered 412"),
         (lambda request: request.answer(503, b"<html>"), TransientSourceError, "answered 503"),
     ],
@@ -227,7 +252,7 @@ def test_refusal(
     with pytest.raises(kind, match=f"s3://{BUCKET}/{FOLDER}: .*{message}") as caught:
         upload_model(bucket, "models", model)
     assert type(caught.value) is kind
-    assert stub.requests == [("GET", OBJECT), ("PUT", UPLOADED[0])]
+    assert stub.requests == [("GET", OBJECT), ("GET", MANIFEST), ("PUT", UPLOADED[0])]
 
 
 def test_throttled_request_is_repeated_once_by_the_client(stub: S3Stub, data: Path) -> None:
@@ -256,6 +281,37 @@ def test_transfer_that_breaks(answer: Answer, stub: S3Stub, content: bytes, data
     refuse_month(bucket, data, TransientSourceError, f"{ADDRESS} could not be reached")
     stub.faults.clear()
     assert locate(bucket, data).path.read_bytes() == content
+
+
+def trickle(request: Handler) -> None:
+    """Promise much and send a byte at a time, each long before a read's timeout."""
+    request.answer(200, Content_Length="100000", ETag='"x"')
+    while not request.stub.released.wait(0.01):
+        request.wfile.write(b"P")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("GRACE", "which is slower than the 20,000 a second of TAXI_DURATION_TRANSFER_SLOWEST_"),
+        ("DEADLINE", "which is more than the 0.2 of TAXI_DURATION_TRANSFER_DEADLINE_SECONDS"),
+    ],
+)
+def test_a_byte_at_a_time(
+    setting: str,
+    message: str,
+    stub: S3Stub,
+    data: Path,
+    model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(f"TAXI_DURATION_TRANSFER_{setting}_SECONDS", "0.2")
+    stub.faults = {("GET", OBJECT): trickle, ("GET", MANIFEST): trickle}
+    bucket = make_bucket(stub.endpoint)
+    sent = rf" sent [\d,]{{1,4}} bytes in .* s, {message}"
+    refuse_month(bucket, data, TransientSourceError, f"^{ADDRESS}{sent}")
+    with pytest.raises(TransientSourceError, match=f"^s3://{BUCKET}/{MANIFEST}{sent}"):
+        upload_model(bucket, "models", model)
 
 
 def test_object_larger_than_allowed(
@@ -311,7 +367,13 @@ def read_pointer(stub: S3Stub) -> tuple[str, str]:
 def test_pointer_is_put_after_all_else_was_read_back(stub: S3Stub, model: Path) -> None:
     location = upload_model(make_bucket(stub.endpoint), "models", model)
     assert location == f"s3://{BUCKET}/{FOLDER}"
-    assert stub.requests == [(method, key) for key in UPLOADED for method in ("PUT", "GET")]
+    assert stub.requests == [
+        ("GET", MANIFEST),
+        *(("PUT", key) for key in UPLOADED[:3]),
+        *(("GET", key) for key in UPLOADED[:3]),
+        ("PUT", POINTER),
+        ("GET", POINTER),
+    ]
     for path in model.iterdir():
         assert stub.objects[f"{FOLDER}/{path.name}"] == path.read_bytes()
     assert read_pointer(stub) == (MODEL, hash_file(model / "manifest.json"))
@@ -344,6 +406,65 @@ def test_upload_that_does_not_read_back(
     assert read_pointer(stub) == (MODEL, hash_file(model / "manifest.json"))
 
 
+def read_uploaded(stub: S3Stub, directory: Path) -> str:
+    """The text of the uploaded model, after all of it was found whole in a copy."""
+    directory.mkdir()
+    for key in UPLOADED[:3]:
+        (directory / Path(key).name).write_bytes(stub.objects[key])
+    verify_model(directory)
+    assert read_pointer(stub) == (MODEL, hash_file(directory / "manifest.json"))
+    return (directory / "model.skops").read_text()
+
+
+def test_first_upload_of_a_run_stays(
+    stub: S3Stub, model: Path, other: Path, tmp_path: Path
+) -> None:
+    bucket = make_bucket(stub.endpoint)
+    location = upload_model(bucket, "models", model)
+    stub.requests.clear()
+    stub.objects[POINTER] = b'{"model": "later", "manifest_sha256": "ab"}'
+    assert upload_model(bucket, "models", other) == location
+    assert [key for method, key in stub.requests if method == "PUT"] == [POINTER]
+    assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of one worker"
+
+
+@pytest.mark.parametrize("key", UPLOADED[:3])
+def test_damaged_upload_is_replaced(
+    key: str, stub: S3Stub, model: Path, other: Path, tmp_path: Path
+) -> None:
+    bucket = make_bucket(stub.endpoint)
+    upload_model(bucket, "models", model)
+    stub.objects[key] = b"damaged"
+    upload_model(bucket, "models", other)
+    assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of another worker"
+
+
+def test_two_uploads_at_once(stub: S3Stub, model: Path) -> None:
+    def put_after_another(request: Handler) -> None:
+        put(request)
+        stub.objects[UPLOADED[0]] = b"another worker's"
+
+    stub.faults = {("PUT", MANIFEST): put_after_another}
+    message = f"s3://{BUCKET}/{UPLOADED[0]} does not read back as it was uploaded: another run is"
+    with pytest.raises(TransientSourceError, match=message):
+        upload_model(make_bucket(stub.endpoint), "models", model)
+    assert POINTER not in stub.objects
+
+
+def test_only_the_files_of_a_model_are_uploaded(stub: S3Stub, model: Path) -> None:
+    (model / "notes").mkdir()
+    (model / "notes.txt").write_text("mine")
+    upload_model(make_bucket(stub.endpoint), "models", model)
+    assert sorted(stub.objects) == sorted(UPLOADED)
+
+
+def test_damaged_directory_is_not_uploaded(stub: S3Stub, model: Path) -> None:
+    (model / "model.skops").write_bytes(b"damaged")
+    with pytest.raises(ModelError, match=r"model.skops is not what was written: its sha256 is not"):
+        upload_model(make_bucket(stub.endpoint), "models", model)
+    assert stub.requests == []
+
+
 def hang(request: Handler) -> None:
     request.stub.released.wait()
 
@@ -352,19 +473,21 @@ def upload(endpoint: str, directory: Path) -> str:
     return upload_model(make_bucket(endpoint), "models", directory)
 
 
+@pytest.mark.parametrize("key", UPLOADED)
 def test_process_that_is_killed_before_the_pointer_leaves_the_old_one(
-    stub: S3Stub, model: Path
+    key: str, stub: S3Stub, model: Path, other: Path, tmp_path: Path
 ) -> None:
     old = stub.objects[POINTER] = b'{"model": "old", "manifest_sha256": "ab"}'
-    stub.faults = {("PUT", POINTER): hang}
+    stub.faults = {("PUT", key): hang}
     with start(upload, stub.endpoint, model, environment={}) as child:
-        while ("PUT", POINTER) not in stub.requests:
+        while ("PUT", key) not in stub.requests:
             assert child.process.is_alive()
             time.sleep(0.01)
         child.kill()
         assert child.end() == -signal.SIGKILL
     assert stub.objects[POINTER] == old
-    assert sorted(stub.objects) == sorted(UPLOADED)
+    assert sorted(stub.objects) == sorted([*UPLOADED[: UPLOADED.index(key)], POINTER])
     stub.faults.clear()
-    upload(stub.endpoint, model)
-    assert read_pointer(stub) == (MODEL, hash_file(model / "manifest.json"))
+    upload(stub.endpoint, other)
+    first = "one" if key == POINTER else "another"
+    assert read_uploaded(stub, tmp_path / "copy") == f"the model.skops of {first} worker"
