@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,8 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType, TaskRun
+from prefect.client.schemas.responses import SetStateStatus
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelled, Crashed
 
@@ -55,7 +58,8 @@ def close_dead_runs() -> None:
             client.update_flow_run_labels(UUID(run_id), labels)
             for flow_run in _read_unfinished(client):
                 if is_dead(str(flow_run.labels.get(PROCESS))):
-                    _close(client, flow_run.id)
+                    with suppress(ObjectNotFound):  # somebody deleted it meanwhile
+                        _close(client, flow_run.id)
     except httpx.HTTPError as error:
         get_run_logger().warning("runs of dead processes could not be closed: %s", error)
 
@@ -84,10 +88,15 @@ def _close(client: SyncPrefectClient, run_id: UUID) -> None:
     process, attempt = flow_run.labels.get(PROCESS), flow_run.labels.get(ATTEMPT)
     if flow_run.state_type not in STOPPED_IN or attempt != flow_run.run_count:
         return
-    host, pid, _ = str(process).rsplit(":", 2)
+    place, pid, _ = str(process).rsplit(":", 2)
+    host = place.split("/")[0]
     message = f"Its process {pid} on {host} ended without a word: killed, or the machine stopped."
     state: State[Any] = STOPPED_IN[flow_run.state_type](message=message)
-    client.set_flow_run_state(run_id, state)
+    answer = client.set_flow_run_state(run_id, state)
+    if answer.status != SetStateStatus.ACCEPT:
+        reason = getattr(answer.details, "reason", None) or answer.status.value
+        get_run_logger().warning("flow run %s could not be closed: %s", flow_run.name, reason)
+        return
     for task_run in _read_unfinished_tasks(client, run_id):
         client.set_task_run_state(task_run.id, Crashed(message=message), force=True)
     get_run_logger().warning("flow run %s is now %s: %s", flow_run.name, state.name, message)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import atexit
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Thread
-from typing import TYPE_CHECKING
+from types import FunctionType, MethodType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from prefect.settings import (
     PREFECT_API_URL,
@@ -39,7 +40,12 @@ MOST_STARTS = 2
 """Prefect starts it again, without end, not only when its port turns out to be taken."""
 
 WATCH = 'while read -r told; do server=$told; done; if [ -n "$server" ]; then kill "$server"; fi'
-"""Its input ends when the process at the other end does, whatever ended that."""
+"""Told pids, or an empty line when nothing is left to end. Its input ends when the process at the
+other end does, whatever ended that."""
+
+TELL_AND_RUN = "trap '' PIPE; echo $$ >&0; exec \"$@\" </dev/null"
+"""Input 0 is the watcher's pipe, open for writing: shells know no number above 9, and Popen passes
+no chosen one."""
 
 
 @contextmanager
@@ -78,22 +84,11 @@ def _start(server: SubprocessASGIServer) -> None:
         except Exception as error:
             failures.append(error)
 
-    watcher = _start_watcher()
+    _have_watched(server)
     # In a thread, for the mask to be its own and for this one to hear signals meanwhile.
     starter = Thread(target=copy_context().run, args=(start,), daemon=True)
     starter.start()
-    started: list[int] = []
-    while True:
-        is_starting = starter.is_alive()
-        process = server.server_process
-        if process is not None and process.pid not in started:
-            started.append(process.pid)
-            _tell(watcher, f"{process.pid}\n")
-        if len(started) > MOST_STARTS:
-            failures.append(RuntimeError(f"it ended {MOST_STARTS} times while starting"))
-        if failures or not is_starting:
-            break
-        starter.join(0.05)
+    starter.join()
     if failures:
         raise SourceError(
             f"the run's own Prefect server did not start ({failures[0]}): check that "
@@ -102,12 +97,38 @@ def _start(server: SubprocessASGIServer) -> None:
         ) from failures[0]
 
 
-def _start_watcher() -> subprocess.Popen[bytes]:
-    """A process that ends the server it was told of when this one is gone without having done so.
+def _have_watched(server: SubprocessASGIServer) -> None:
+    """Have Prefect start the server's process through a shell that first tells a watcher of it.
 
-    Prefect ends its server as Python exits, which SIGKILL does not wait for.
+    Prefect ends its server as Python exits, which SIGKILL does not wait for. If the run told the
+    watcher, a SIGKILL just before that would leave a server that nobody ends; the shell holds the
+    watcher's input open until it has told.
     """
-    watcher = subprocess.Popen(
+    watcher = _start_watcher()
+    started: list[subprocess.Popen[bytes] | None] = []
+
+    def start_process(args: Sequence[str], **named: Any) -> subprocess.Popen[bytes]:
+        if len(started) == MOST_STARTS:
+            raise RuntimeError(f"it ended {MOST_STARTS} times while starting")
+        started.append(None)
+        command = ["/bin/sh", "-c", TELL_AND_RUN, "sh", *args]
+        started[-1] = process = subprocess.Popen(command, stdin=watcher.stdin, **named)
+        return process
+
+    def dismiss() -> None:
+        have_ended = all(process and process.poll() is not None for process in started)
+        watcher.communicate(b"\n" if have_ended else None)
+
+    # Prefect's own method, whose command and environment stay Prefect's, with another Popen.
+    run = type(server)._run_uvicorn_command
+    names = {**run.__globals__, "subprocess": SimpleNamespace(Popen=start_process)}
+    vars(server)[run.__name__] = MethodType(FunctionType(run.__code__, names), server)
+    # Runs after the end of the server, which is registered later.
+    atexit.register(dismiss)
+
+
+def _start_watcher() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
         ["/bin/sh", "-c", WATCH],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -115,17 +136,3 @@ def _start_watcher() -> subprocess.Popen[bytes]:
         bufsize=0,
         start_new_session=True,  # out of reach of what a terminal sends to this one's group
     )
-
-    def dismiss() -> None:
-        _tell(watcher, "\n")
-        watcher.communicate()
-
-    # Runs after the end of the server, which is registered later.
-    atexit.register(dismiss)
-    return watcher
-
-
-def _tell(watcher: subprocess.Popen[bytes], line: str) -> None:
-    with suppress(BrokenPipeError):
-        if watcher.stdin is not None:
-            watcher.stdin.write(line.encode())

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,24 @@ ARGUMENTS = (
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
 WITHIN_FIT = "taxi_duration.tasks:fit_window"
-WITHIN_SAVE = "taxi_duration.store:hash_file"
 WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
 PATIENCE_SECONDS = 120.0
+KILLED_AS_ITS_SERVER_STARTS = """
+import os, signal, subprocess
+from taxi_duration.embedded_server import have_prefect_server
+
+begin = subprocess.Popen._execute_child
+
+def begin_and_die(self, args, *others):
+    begin(self, args, *others)
+    if "uvicorn" in args:
+        print(self.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+subprocess.Popen._execute_child = begin_and_die
+with have_prefect_server():
+    pass
+"""
 
 
 def wait_until(is_true: Callable[[], object], what: str) -> None:
@@ -145,48 +160,28 @@ def end(started: Started, number: signal.Signals) -> Ended:
 
 @pytest.fixture(scope="module")
 def ended(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    """Runs ended in all ways, most of them started together."""
+    """Runs ended in all ways, started together: one interrupted while its server starts."""
     directory = tmp_path_factory.mktemp("ended")
-    early = {
-        name: start_alone(directory / name, WITHIN_FIT)
-        for name in ("terminated early", "killed early")
-    }
-    for run in early.values():
-        run.wait_until_its_server_starts()
-    time.sleep(1)  # the watcher is told of the server in a twentieth of that
-    ended = {
-        "terminated early": end(early["terminated early"], signal.SIGTERM),
-        "killed early": end(early["killed early"], signal.SIGKILL),
-    }
-    started = {
-        "terminated": start_alone(directory / "terminated", WITHIN_MLFLOW_RUN),
-        "interrupted": start(
-            directory / "interrupted", WITHIN_SAVE, PREFECT_API_URL=prefect_server
-        ),
-        "killed": start(directory / "killed", WITHIN_MLFLOW_RUN, PREFECT_API_URL=prefect_server),
-    }
-    for run in started.values():
-        run.wait_until_halted()
-    server = started["terminated"].find_server()
+    interrupted = start_alone(directory / "interrupted", WITHIN_FIT)
+    terminated = start_alone(directory / "terminated", WITHIN_MLFLOW_RUN)
+    killed = start(directory / "killed", WITHIN_MLFLOW_RUN, PREFECT_API_URL=prefect_server)
+    interrupted.wait_until_its_server_starts()
+    ended = {"interrupted": end(interrupted, signal.SIGINT)}
+    terminated.wait_until_halted()
+    server = terminated.find_server()
     assert server is not None
     server.send_signal(signal.SIGINT)  # as a terminal's Ctrl-C, which reaches all of a group
-    time.sleep(1)  # one that heard it would refuse connections in a tenth of that
+    killed.wait_until_halted()
+    ended["killed"] = end(killed, signal.SIGKILL)
+    time.sleep(0.5)  # one that heard it would refuse connections in a fifth of that
     port = server.cmdline()[server.cmdline().index("--port") + 1]
     assert answers(f"http://127.0.0.1:{port}/api/health"), "the server did not outlive Ctrl-C"
-    return ended | {
-        "terminated": end(started["terminated"], signal.SIGTERM),
-        "interrupted": end(started["interrupted"], signal.SIGINT),
-        "killed": end(started["killed"], signal.SIGKILL),
-    }
+    return ended | {"terminated": end(terminated, signal.SIGTERM)}
 
 
 @pytest.mark.parametrize(
     ("name", "exit_code", "signal_name"),
-    [
-        ("terminated", 143, "SIGTERM"),
-        ("terminated early", 143, "SIGTERM"),
-        ("interrupted", 130, "SIGINT"),
-    ],
+    [("terminated", 143, "SIGTERM"), ("interrupted", 130, "SIGINT")],
 )
 def test_stopped_run_says_so_in_one_line(
     ended: dict[str, Ended], name: str, exit_code: int, signal_name: str
@@ -200,9 +195,27 @@ def test_stopped_run_says_so_in_one_line(
     assert (run.directory / "stdout").read_bytes() == b""
 
 
-@pytest.mark.parametrize("name", ["terminated", "terminated early", "killed early"])
+@pytest.mark.parametrize("name", ["terminated", "interrupted"])
 def test_no_server_outlives_its_run(ended: dict[str, Ended], name: str) -> None:
     assert ended[name].orphans == []
+
+
+def test_no_server_outlives_a_run_killed_before_it_knew_the_servers_pid(tmp_path: Path) -> None:
+    environment = make_environment(
+        PREFECT_HOME=str(tmp_path), PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED_AS_ITS_SERVER_STARTS],
+        cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE, text=True,
+    ) as killed:  # fmt: skip
+        assert killed.stdout is not None
+        server = int(killed.stdout.readline())
+        assert killed.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+        try:
+            wait_until(lambda: not psutil.pid_exists(server), "its server is left")
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                psutil.Process(server).kill()
 
 
 def test_terminated_run_is_crashed(ended: dict[str, Ended]) -> None:
@@ -218,19 +231,9 @@ def test_terminated_run_closes_its_mlflow_run(ended: dict[str, Ended]) -> None:
     assert ended["terminated"].read_mlflow_statuses() == ["KILLED"]
 
 
-@pytest.mark.usefixtures("prefect_api")
-def test_interrupted_run_is_crashed(ended: dict[str, Ended]) -> None:
-    (flow_run,) = find_runs_of(ended["interrupted"])
-    assert flow_run.state is not None
-    assert flow_run.state.name == "Crashed"
-    assert flow_run.state.message == "Execution was aborted by an interrupt signal."
-
-
 def test_stopped_run_leaves_nothing_half_written(ended: dict[str, Ended]) -> None:
-    models = ended["interrupted"].work / "models"
-    assert [*models.rglob(".*")] == []
-    assert [*(models / "green").iterdir()] == []
-    assert [*ended["terminated early"].work.iterdir()] == []
+    assert [*(ended["terminated"].work / "models").rglob(".*")] == []
+    assert [*ended["interrupted"].work.iterdir()] == []
 
 
 def find_runs_of(run: Started | Ended) -> list[FlowRun]:
@@ -333,20 +336,49 @@ def test_only_runs_known_to_be_dead_are_closed(dead_process: str) -> None:
 
 
 @pytest.mark.usefixtures("prefect_api")
-def test_run_that_ends_while_it_is_looked_at_keeps_its_state(
+def test_runs_that_change_while_they_are_looked_at_stay_so_and_keep_no_other_from_being_closed(
     dead_process: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    place, pid, _ = dead_process.rsplit(":", 2)
+    names = ["deleted", "ended", "ended late", "left", "left too"]
+    processes = {name: f"{place}:{pid}:{number}.00" for number, name in enumerate(names)}
+    set_state = SyncPrefectClient.set_flow_run_state
     with get_client(sync_client=True) as client:
-        run = client.create_flow_run(close_in_a_flow, state=Running())
-        client.update_flow_run_labels(run.id, {PROCESS: dead_process, ATTEMPT: 1})
+        runs = {
+            name: client.create_flow_run(close_in_a_flow, name=name, state=Running()).id
+            for name in names
+        }
+        for name, run in runs.items():
+            client.update_flow_run_labels(run, {PROCESS: processes[name], ATTEMPT: 1})
 
-        def end_and_die(process: str) -> bool:
-            client.set_flow_run_state(run.id, Completed(), force=True)
+        def change_and_tell(process: str) -> bool:
+            if process == processes["deleted"]:
+                client.delete_flow_run(runs["deleted"])
+            if process == processes["ended"]:
+                set_state(client, runs["ended"], Completed(), force=True)
             return is_dead(process)
 
-        monkeypatch.setattr(dead_runs, "is_dead", end_and_die)
-        close_in_a_flow()
-        assert client.read_flow_run(run.id).state_name == "Completed"
+        def change_and_set(asking: SyncPrefectClient, run: UUID, *state: Any, **named: Any) -> Any:
+            if run == runs["ended late"]:
+                set_state(client, run, Completed(), force=True)
+            return set_state(asking, run, *state, **named)
+
+        monkeypatch.setattr(dead_runs, "is_dead", change_and_tell)
+        monkeypatch.setattr(SyncPrefectClient, "set_flow_run_state", change_and_set)
+        state = close_in_a_flow(return_state=True)
+        assert state.is_completed()
+        left = {each.name: each.state_name for each in client.read_flow_runs()}
+        assert {name: left.get(name) for name in names} == {
+            "deleted": None,
+            "ended": "Completed",
+            "ended late": "Completed",
+            "left": "Crashed",
+            "left too": "Crashed",
+        }
+    assert state.state_details.flow_run_id is not None
+    refusal = "run ended late could not be closed: Run is already in terminal state COMPLETED."
+    logs = read_logs(state.state_details.flow_run_id, awaited=refusal)
+    assert not any("ended late is now" in log.message for log in logs)
 
 
 @pytest.mark.usefixtures("prefect_api")
