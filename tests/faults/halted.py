@@ -5,6 +5,7 @@ Run as `python -m tests.faults.halted`, or by a worker, as the entrypoint `halte
 
 import importlib
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -41,4 +42,6 @@ if "HALT_AT" in os.environ:
     halt_at(os.environ["HALT_AT"], Path(os.environ["HALT_IN"]))
 
 if __name__ == "__main__":
+    # As in a terminal: what is started in the background, as a test suite may be, ignores it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run_from_command_line(main_flow, orchestrate.LocalOptions, orchestrate.prepare))

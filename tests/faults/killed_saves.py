@@ -16,7 +16,7 @@ from tests.months import JANUARY
 from tests.trained import make_report, train_on
 
 KILLED = {
-    "before any file": (skops.io, "dump", 1),
+    "before any file": (skops.io, "dumps", 1),
     "between model.skops and the report": (store, "write_json", 1),
     "between the files and the manifest": (store, "write_json", 2),
     "between manifest and renaming": (Path, "rename", 1),

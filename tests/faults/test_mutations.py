@@ -108,7 +108,7 @@ def test_changed_month_is_fetched_again(tlc: Tlc, original: bytes, data: Path) -
         (data / REAL).write_bytes(mutate(original, draw))
         file = locate_february(data, False)
         assert file.path.read_bytes() == original
-        (notice,) = file.notices
+        notice, _ = file.notices
         assert notice.endswith("its bytes changed on this disk, and it is fetched again.")
     assert len(tlc.requests) == 21
 

@@ -151,7 +151,12 @@ def start_alone(directory: Path, halt_at: str) -> Started:
 def end(started: Started, number: signal.Signals) -> Ended:
     children = started.find_children()
     started.process.send_signal(number)
-    exit_code = started.process.wait(PATIENCE_SECONDS)
+    try:
+        exit_code = started.process.wait(PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        for process in [started.process, *children]:
+            process.kill()
+        raise
     _, orphans = psutil.wait_procs(children, timeout=30)
     for orphan in orphans:
         orphan.kill()
