@@ -4,11 +4,9 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from prefect.blocks.system import Secret
@@ -433,13 +431,12 @@ def test_no_server_and_none_allowed(refuse: Refuse) -> None:
 class FailingServer:
     """In the place of Prefect's embedded server, which is started again and again."""
 
-    def __init__(self) -> None:
-        self.server_process: SimpleNamespace | None = None
-
     def start(self) -> None:
-        for pid in range(2**22 + 1, 2**22 + 10):  # beyond all pids there are
-            self.server_process = SimpleNamespace(pid=pid)
-            time.sleep(0.1)
+        for _ in range(10):
+            self._run_uvicorn_command().wait()
+
+    def _run_uvicorn_command(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(["false"])
 
 
 def test_own_server_that_does_not_start(
