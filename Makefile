@@ -25,8 +25,8 @@ $(SETUP): $(LOCKS)
 run: $(SETUP)  ## train and validate on the bundled synthetic sample
 	$(BIN)/python orchestrate.py $(RUN)
 
-test: $(SETUP)  ## the whole suite, a file at a time on each of two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TEST)
+test: $(SETUP)  ## the whole suite
+	$(BIN)/python -m pytest $(TEST)
 
 lint: $(SETUP)  ## ruff, mypy strict, import direction
 	$(BIN)/ruff check .
