@@ -50,7 +50,7 @@ from tests.web import Tlc, serve_tlc  # noqa: E402
 
 THIRD_PARTY_WARNINGS = (
     "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning",
-    "ignore:Type object <class 'prefect.server.utilities.database.UUID'>:sqlalchemy.exc.SADeprecationWarning",
+    "ignore:Type object <class 'prefect.server:sqlalchemy.exc.SADeprecationWarning",
     "ignore:Operation with range is deprecated:pandas.errors.Pandas4Warning",
     "ignore:.*Any type hint is inferred as AnyType:UserWarning",
 )
