@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from datetime import date
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
 from types import FrameType
 
 import httpx
@@ -30,6 +29,12 @@ from taxi_duration.tracking import REGISTERED_MODEL
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while
 another thread does the same, and warnings that were silenced get out."""
+
+
+def import_ahead() -> None:
+    """Import what the end of a run needs, while its beginning waits for the server."""
+    for name in IMPORTED_AHEAD:
+        import_module(name)
 
 
 def run_from_command_line(
@@ -53,10 +58,7 @@ def run_from_command_line(
     def run() -> None:
         options = read_options(kind, given)
         prepare(options, date.today())
-        if not PREFECT_API_URL.value():
-            # What the end of a run needs is imported while its beginning waits for the server.
-            Thread(target=lambda: [*map(import_module, IMPORTED_AHEAD)]).start()
-        with have_prefect_server(), errors_in_one_line(), name_server_errors():
+        with have_prefect_server(import_ahead), errors_in_one_line(), name_server_errors():
             print(summarise(flow(**options.model_dump())))
 
     return end_in_one_line(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from threading import Thread
@@ -49,8 +49,11 @@ no chosen one."""
 
 
 @contextmanager
-def have_prefect_server() -> Iterator[None]:
+def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
     """Let Prefect use the configured server, or start one that ends with this process.
+
+    Args:
+        meanwhile: what to do while a server started here comes up.
 
     Raises:
         InputError: none is configured and the settings forbid to start one.
@@ -68,11 +71,11 @@ def have_prefect_server() -> Iterator[None]:
     from prefect.server.api.server import SubprocessASGIServer
 
     with temporary_settings(set_defaults=EMBEDDED_SERVER):
-        _start(SubprocessASGIServer())
+        _start(SubprocessASGIServer(), meanwhile)
         yield
 
 
-def _start(server: SubprocessASGIServer) -> None:
+def _start(server: SubprocessASGIServer, meanwhile: Callable[[], object]) -> None:
     failures: list[Exception] = []
 
     def start() -> None:
@@ -88,6 +91,7 @@ def _start(server: SubprocessASGIServer) -> None:
     # In a thread, for the mask to be its own and for this one to hear signals meanwhile.
     starter = Thread(target=copy_context().run, args=(start,), daemon=True)
     starter.start()
+    meanwhile()
     starter.join()
     if failures:
         raise SourceError(
