@@ -45,7 +45,7 @@ bench: $(SETUP)  ## speed, growth, accuracy and overhead beside the course and s
 	$(BIN)/python -m benchmarks $(BENCH)
 
 LOCK := VIRTUAL_ENV=.venv $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-header
+	--generate-hashes --no-strip-extras --no-emit-index-url --no-header
 lock: $(SETUP)  ## resolve the requirements anew
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock

@@ -1,4 +1,4 @@
-"""`python -m taxi_duration create-s3-blocks`: save the blocks that `orchestrate_s3.py` loads."""
+"""`python -m taxi_duration COMMAND`: what is done beside the flows."""
 
 import argparse
 import os
@@ -21,15 +21,17 @@ def main() -> int:
         "AWS_SESSION_TOKEN, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL (MinIO and others).",
     )
     blocks.add_argument("--name", default=DEFAULT_BLOCK, help="default: %(default)s")
+    blocks.set_defaults(run=save_blocks)
     arguments = parser.parse_args()
+    return end_in_one_line(lambda: arguments.run(arguments))
 
-    def save() -> None:
-        check_block(os.environ, arguments.name)
-        with have_prefect_server(), name_server_errors():
-            bucket = create_blocks(os.environ, arguments.name)
-        print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")
 
-    return end_in_one_line(save)
+def save_blocks(arguments: argparse.Namespace) -> None:
+    """Save the blocks that `orchestrate_s3.py` loads."""
+    check_block(os.environ, arguments.name)
+    with have_prefect_server(), name_server_errors():
+        bucket = create_blocks(os.environ, arguments.name)
+    print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")
 
 
 if __name__ == "__main__":

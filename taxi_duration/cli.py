@@ -76,11 +76,12 @@ def end_in_one_line(run: Callable[[], object]) -> int:
     """Run to an end that is told in one line, whether it is an error of ours or a signal.
 
     Returns:
-        The exit code: 0, that of the error, or 128 and the signal's number, as in a shell.
+        The exit code: what `run` returned, if that is a number; else 0, that of the error, or 128
+        and the signal's number, as in a shell.
     """
     try:
         with stop_on_signals():
-            run()
+            code = run()
     except TaxiDurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -91,7 +92,7 @@ def end_in_one_line(run: Callable[[], object]) -> int:
             file=sys.stderr,
         )
         return 128 + number
-    return 0
+    return code if isinstance(code, int) else 0
 
 
 @contextmanager
