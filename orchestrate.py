@@ -8,27 +8,26 @@ from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.disk import check_writable
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
 from taxi_duration.options import (
     Alpha,
     CabName,
+    DaskAddress,
     DataDirectory,
     Features,
     LocalOptions,
     ModelsDirectory,
     MonthNumber,
+    NoCache,
     Offline,
-    Plan,
+    RunnerName,
     TrainMonths,
     Year,
-    make_plan,
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
+from taxi_duration.plan import Plan, make_plan
 from taxi_duration.settings import Thresholds, read_settings
-from taxi_duration.tlc import check_months, locate_month
+from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.tracking_uri import check_tracking_uri
-from taxi_duration.transfer import Progress
 
 
 @flow(name="main-flow")
@@ -41,6 +40,9 @@ def main_flow(
     features: Features = "extended",
     alpha: Alpha = None,
     train_months: TrainMonths = 1,
+    no_cache: NoCache = False,
+    runner: RunnerName = None,
+    dask_address: DaskAddress = None,
     offline: Offline = False,
 ) -> TrainedRun:
     """Train the trip-duration regression on a month of TLC trips and validate it on the next.
@@ -56,14 +58,15 @@ def main_flow(
         features=features,
         alpha=alpha,
         train_months=train_months,
+        no_cache=no_cache,
+        runner=runner,
+        dask_address=dask_address,
         offline=offline,
     )
     plan = prepare(options, read_flow_day())
 
-    def locate(month: Month, report: Progress | None) -> MonthFile:
-        return locate_month(plan.cab, month, options.data_dir, options.offline, report)
-
-    return train(plan, options.models_dir, locate)
+    months = LocalMonths(plan.cab, options.data_dir, options.offline, options.no_cache)
+    return train(plan, options.models_dir, months)
 
 
 def prepare(options: LocalOptions, today: date) -> Plan:

@@ -8,29 +8,29 @@ from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.disk import check_writable
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
 from taxi_duration.options import (
     Alpha,
     BlockName,
     CabName,
+    DaskAddress,
     DataDirectory,
     DataPrefix,
     Features,
     ModelsDirectory,
     ModelsPrefix,
     MonthNumber,
-    Plan,
+    NoCache,
+    RunnerName,
     S3Options,
     TrainMonths,
     Year,
-    make_plan,
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
-from taxi_duration.s3 import load_bucket, locate_month, upload_model
+from taxi_duration.plan import Plan, make_plan
+from taxi_duration.s3 import BucketMonths, upload_model
+from taxi_duration.s3_block import load_bucket
 from taxi_duration.settings import Thresholds, TransferSettings, read_settings
 from taxi_duration.tracking_uri import check_tracking_uri
-from taxi_duration.transfer import Progress
 
 
 @flow(name="main-flow-s3")
@@ -43,6 +43,9 @@ def main_flow_s3(
     features: Features = "extended",
     alpha: Alpha = None,
     train_months: TrainMonths = 1,
+    no_cache: NoCache = False,
+    runner: RunnerName = None,
+    dask_address: DaskAddress = None,
     block: BlockName = "s3-bucket-block",
     prefix: DataPrefix = "trip-data",
     models_prefix: ModelsPrefix = "models",
@@ -61,6 +64,9 @@ def main_flow_s3(
         features=features,
         alpha=alpha,
         train_months=train_months,
+        no_cache=no_cache,
+        runner=runner,
+        dask_address=dask_address,
         block=block,
         prefix=prefix,
         models_prefix=models_prefix,
@@ -68,13 +74,14 @@ def main_flow_s3(
     plan = prepare(options, read_flow_day())
     bucket = load_bucket(options.block)
 
-    def locate(month: Month, report: Progress | None) -> MonthFile:
-        return locate_month(bucket, options.prefix, plan.cab, month, options.data_dir, report)
+    months = BucketMonths(
+        options.block, options.prefix, plan.cab, options.data_dir, options.no_cache
+    )
 
     def upload(directory: Path) -> str:
         return upload_model(bucket, options.models_prefix, directory)
 
-    return train(plan, options.models_dir, locate, upload)
+    return train(plan, options.models_dir, months, upload)
 
 
 def prepare(options: S3Options, today: date) -> Plan:

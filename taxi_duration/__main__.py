@@ -6,7 +6,7 @@ import sys
 
 from taxi_duration.cli import end_in_one_line, name_server_errors
 from taxi_duration.embedded_server import have_prefect_server
-from taxi_duration.s3 import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
+from taxi_duration.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
 
 
 def main() -> int:

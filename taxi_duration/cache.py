@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -85,13 +85,17 @@ def has_sidecar(path: Path) -> bool:
     return _sidecar_path(path).exists()
 
 
-def obtain_month(directory: Path, cab: Cab, month: Month, source: Source | None) -> MonthFile:
+def obtain_month(
+    directory: Path, cab: Cab, month: Month, source: Source | None, *, fresh: bool = False
+) -> MonthFile:
     """Have a month in `directory`, its bytes verified: the one that is there, or fetched.
 
     Of several processes that want the same month, one asks and the others wait for it.
 
     Args:
         source: where to fetch it, and to ask whether it was published anew; None asks nobody.
+        fresh: fetch it even if the bytes that were fetched before are still the source's, and use
+            no others; a user's file is used all the same.
 
     Returns:
         The file; its notices say what a reader of the report should know of how it got here.
@@ -117,9 +121,9 @@ def obtain_month(directory: Path, cab: Cab, month: Month, source: Source | None)
             known, notices = _read_known(path)
             if known is not None and started <= _read_asked(path) <= time.time_ns():
                 return MonthFile(month, path, known.sha256)  # by another process, meanwhile
-            placed = _fetch(path, cab, source, known, notices)
+            placed = _fetch(path, cab, source, known, notices, fresh)
     except (SourceError, DataError) as error:
-        known = known or _read_known(path)[0]
+        known = None if fresh else known or _read_known(path)[0]
         if known is None:
             error.args = (" ".join([*notices, str(error)]), *error.args[1:])
             raise
@@ -135,7 +139,7 @@ def obtain_month(directory: Path, cab: Cab, month: Month, source: Source | None)
             f"way to {placed.sha256} of {placed.rows:,}."
         )
     check_footer(path, cab)
-    return MonthFile(month, path, placed.sha256, tuple(notices))
+    return MonthFile(month, path, placed.sha256, tuple(notices), was_there=placed is known)
 
 
 def _take_users_file(path: Path, cab: Cab, month: Month) -> MonthFile:
@@ -149,7 +153,7 @@ def _take_users_file(path: Path, cab: Cab, month: Month) -> MonthFile:
             f"{path} cannot be read ({error.strerror or error}): put a good copy there, or delete "
             "it and have it fetched."
         ) from error
-    return MonthFile(month, path, sha256, () if is_sample else (notice,))
+    return MonthFile(month, path, sha256, () if is_sample else (notice,), was_there=True)
 
 
 def _take_unasked(path: Path, cab: Cab, month: Month) -> MonthFile:
@@ -162,7 +166,7 @@ def _take_unasked(path: Path, cab: Cab, month: Month) -> MonthFile:
             f"{_sidecar_path(path).name}."
         )
     check_footer(path, cab)
-    return MonthFile(month, path, known.sha256)
+    return MonthFile(month, path, known.sha256, was_there=True)
 
 
 def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
@@ -220,7 +224,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _fetch(
-    path: Path, cab: Cab, source: Source, known: Sidecar | None, notices: list[str]
+    path: Path, cab: Cab, source: Source, known: Sidecar | None, notices: list[str], fresh: bool
 ) -> Sidecar | None:
     """Put what the source has at `path`, whole; known bytes stay when it has the same.
 
@@ -235,8 +239,8 @@ def _fetch(
     with stage(path.parent, path.name) as scratch:
         fetched = scratch / path.name
         # The ETag of one source says nothing to another.
-        is_same_source = known is not None and known.source == source.address
-        delivery = source.fetch(known if is_same_source else None, fetched)
+        may_ask = known is not None and known.source == source.address and not fresh
+        delivery = source.fetch(known if may_ask else None, fetched)
         if delivery is None:
             os.utime(_sidecar_path(path))  # so that those who wait for the lock need not ask
             return known
@@ -274,10 +278,9 @@ def _fetch(
 
 
 def _holds(path: Path, sha256: str) -> bool:
-    try:
+    with suppress(OSError):
         return hash_file(path) == sha256
-    except OSError:
-        return False
+    return False
 
 
 def _find_place_aside(path: Path) -> Path:

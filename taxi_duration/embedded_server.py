@@ -75,6 +75,18 @@ def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Itera
         yield
 
 
+@contextmanager
+def lend_embedded_server() -> Iterator[None]:
+    """Let processes that this one starts use its embedded server, if that is the one it uses."""
+    if PREFECT_API_URL.value():
+        yield
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    with temporary_settings({PREFECT_API_URL: SubprocessASGIServer().api_url}):
+        yield
+
+
 def _start(server: SubprocessASGIServer, meanwhile: Callable[[], object]) -> None:
     failures: list[Exception] = []
 

@@ -5,6 +5,7 @@ TaxiDurationError            anything below
 ├── DataError                a month's file is missing, unreadable or breaks the contract
 ├── ModelError               a model cannot be saved, loaded or used
 ├── StorageError             a local disk did not take a file
+├── RunnerError              the workers that reduce months at the same time failed
 └── SourceError              the TLC, a bucket or the tracking store did not deliver
     └── TransientSourceError ... and the same request may succeed later
 """
@@ -46,6 +47,10 @@ class ModelError(TaxiDurationError):
     """A model directory is incomplete, altered, or does not fit the trips it is given."""
 
     exit_code = 2
+
+
+class RunnerError(TaxiDurationError):
+    """The processes or the Dask cluster that should reduce months do not answer, or died."""
 
 
 class StorageError(TaxiDurationError):

@@ -66,11 +66,6 @@ Predict = Callable[[Trips], Floats]
 """What takes cleaned trips and says their minutes."""
 
 
-def predict_mean(minutes: float) -> Predict:
-    """The baseline that says the same minutes, the training mean, for every trip."""
-    return lambda trips: np.full(len(trips["minutes"]), minutes)
-
-
 @dataclass(frozen=True)
 class ZonePairMedians:
     """The baseline that looks up the median minutes of the trip's zone pair.
@@ -88,6 +83,22 @@ class ZonePairMedians:
         """Look the minutes of each trip up."""
         found: Floats = self.minutes[encode_pair(trips)]
         return found
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What a model must beat: the training mean (minutes), and a look-up of zone pairs' medians."""
+
+    mean_minutes: float
+    medians: ZonePairMedians
+
+    @property
+    def predictors(self) -> dict[str, Predict]:
+        """By the names they have in a report."""
+        return {"mean": self._predict_mean, "zone_pair_median": self.medians.predict}
+
+    def _predict_mean(self, trips: Trips) -> Floats:
+        return np.full(len(trips["minutes"]), self.mean_minutes)
 
 
 DURATION_BITS = 32

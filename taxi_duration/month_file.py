@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from threading import Event, Lock
@@ -39,13 +39,15 @@ EARLIER_MONTHS = 12
 class MonthFile:
     """A month's trips on the local disk, with the sha256 its bytes had when they were located.
 
-    `notices` are sentences about how it got here that a person should read.
+    `notices` are sentences about how it got here that a person should read; `was_there` says
+    whether its bytes were here, verified, before.
     """
 
     month: Month
     path: Path
     sha256: str
     notices: tuple[str, ...] = ()
+    was_there: bool = field(default=False, compare=False)
 
 
 def check_footer(path: Path, cab: Cab | None = None) -> int:

@@ -7,20 +7,19 @@ The flows repeat these fields in their signatures, because Prefect builds its fo
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
-from taxi_duration.contract import CABS, Cab, check_month, get_cab
+from taxi_duration.contract import CABS, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.features import FEATURE_SETS, FeatureSet, get_feature_set
-from taxi_duration.month import FIRST_YEAR, Month, newest_published
+from taxi_duration.month import FIRST_YEAR, Month
 from taxi_duration.regression import check_alpha
 
 MOST_TRAIN_MONTHS = 120
+RUNNERS = ("threads", "processes", "dask")
 
 
 def _whole_number(name: str, value: object, remedy: str) -> int:
@@ -73,6 +72,20 @@ def _read_train_months(value: object) -> int:
     if not 1 <= number <= MOST_TRAIN_MONTHS:
         raise InputError(f"train_months {number} is no window: give 1 to {MOST_TRAIN_MONTHS}.")
     return number
+
+
+def _read_runner(value: object) -> str | None:
+    if value is None or value in RUNNERS:
+        return None if value is None else str(value)
+    raise InputError(f"runner {value!r} is not one: give {' or '.join(RUNNERS)}.")
+
+
+def _read_address(value: object) -> str | None:
+    if value is None or re.fullmatch(r"(tcp|tls)://[\w.\-\[\]:]+:[0-9]{1,5}", str(value)):
+        return None if value is None else str(value)
+    raise InputError(
+        f"dask_address {value!r} is not one of a scheduler: give one such as tcp://10.0.0.5:8786."
+    )
 
 
 def check_key_prefix(value: object, what: str = "prefix") -> str:
@@ -138,6 +151,31 @@ TrainMonths = Annotated[
     BeforeValidator(_read_train_months),
     Field(description="number of months to train on, the last one included"),
 ]
+NoCache = Annotated[
+    bool,
+    Strict(),
+    Field(
+        description="reuse nothing of earlier runs: fetch what was downloaded, and read what was "
+        "summed, again"
+    ),
+]
+RunnerName = Annotated[
+    str | None,
+    BeforeValidator(_read_runner),
+    Field(
+        description=f"where months are reduced at the same time: {', '.join(RUNNERS[:-1])} or "
+        f"{RUNNERS[-1]}; by default one month after another",
+        json_schema_extra={"enum": [*RUNNERS, None]},
+    ),
+]
+DaskAddress = Annotated[
+    str | None,
+    BeforeValidator(_read_address),
+    Field(
+        description="scheduler of an existing Dask cluster, such as tcp://10.0.0.5:8786; by "
+        "default the dask runner starts one on this machine"
+    ),
+]
 Offline = Annotated[
     bool, Strict(), Field(description="never touch the network for data; fail on a missing file")
 ]
@@ -167,6 +205,9 @@ class TrainingOptions(BaseModel):
     features: Features = "extended"
     alpha: Alpha = None
     train_months: TrainMonths = 1
+    no_cache: NoCache = False
+    runner: RunnerName = None
+    dask_address: DaskAddress = None
 
 
 class LocalOptions(TrainingOptions):
@@ -202,56 +243,3 @@ def read_options(kind: type[Options], values: dict[str, Any]) -> Options:
             raise cause from None
         name = ".".join(str(part) for part in first["loc"])
         raise InputError(f"{name} {first['input']!r}: {first['msg']}.") from None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The months and the model that a run's options come to on a given day."""
-
-    cab: Cab
-    train: tuple[Month, ...]
-    validation: Month
-    features: FeatureSet
-    alpha: float | None
-
-    @property
-    def months(self) -> tuple[Month, ...]:
-        return (*self.train, self.validation)
-
-
-def make_plan(options: TrainingOptions, today: date) -> Plan:
-    """Decide which months a run trains and validates on.
-
-    Without year and month, the last training month is the newest whose next month is published
-    on `today`.
-
-    Raises:
-        InputError: only one of year and month is given, or the cab type has no file of a month.
-    """
-    if (options.year is None) != (options.month is None):
-        given, absent = ("year", "month") if options.month is None else ("month", "year")
-        raise InputError(f"{given} is given without {absent}: give both, or neither.")
-    if options.year is None or options.month is None:
-        last = newest_published(today).shift(-1)
-    else:
-        last = Month(options.year, options.month)
-    cab, features = get_cab(options.cab), get_feature_set(options.features)
-    # Against the cab's first month before the window is laid out, which may reach before 2009.
-    check_month(cab, last)
-    if last.since(cab.first_month) < options.train_months - 1:
-        raise InputError(
-            f"train_months {options.train_months} reaches before {cab.name} month "
-            f"{cab.first_month} ({cab.first_month_reason}): give fewer."
-        )
-    if last.next > Month.of(today):
-        raise InputError(
-            f"month {last} cannot be trained on: its validation month {last.next} has not "
-            f"begun; give {newest_published(today).shift(-1)} or earlier."
-        )
-    return Plan(
-        cab,
-        last.window(options.train_months),
-        last.next,
-        features,
-        options.alpha,
-    )

@@ -13,6 +13,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
@@ -118,6 +119,7 @@ def recall_month(
     sha256: str | None = None,
     with_medians: bool = False,
     thresholds: Thresholds | None = None,
+    fresh: bool = False,
 ) -> KeptMonth:
     """Have a month's sums kept in a directory: those that are there already, or new ones.
 
@@ -125,6 +127,7 @@ def recall_month(
         sha256: of the file, when it is known; else the file is hashed.
         thresholds: as in `reduce_month`; a month that breaks them is not kept, and one that was
             kept under others is asked again.
+        fresh: compute them even if they are there.
 
     Raises:
         InputError: the directory is a file.
@@ -146,17 +149,17 @@ def recall_month(
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = directory / f"{month or Path(path).stem}-{digest[:16]}.npz"
-    try:
-        sums = load_sums(kept, feature_set)
-    except UNREADABLE:
-        sums = reduce_month(
-            path, feature_set, cab, month, with_medians=with_medians, thresholds=thresholds
-        )
-        check_unchanged(Path(path), sha256)
-        save_sums(kept, sums)
-        return KeptMonth(kept, sums, was_there=False)
-    check_funnel(Path(path), sums.funnel, thresholds)
-    return KeptMonth(kept, sums, was_there=True)
+    if not fresh:
+        with suppress(*UNREADABLE):
+            sums = load_sums(kept, feature_set)
+            check_funnel(Path(path), sums.funnel, thresholds)
+            return KeptMonth(kept, sums, was_there=True)
+    sums = reduce_month(
+        path, feature_set, cab, month, with_medians=with_medians, thresholds=thresholds
+    )
+    check_unchanged(Path(path), sha256)
+    save_sums(kept, sums)
+    return KeptMonth(kept, sums, was_there=False)
 
 
 @cache

@@ -34,6 +34,7 @@ def build_report(
     *,
     cab: str,
     training: Training,
+    alphas: Sequence[float],
     train_funnels: Mapping[Month, RowFunnel],
     validation_month: Month,
     validation_funnel: RowFunnel,
@@ -46,6 +47,7 @@ def build_report(
     """Put a run's figures in order.
 
     Args:
+        alphas: those that could have been chosen.
         train_funnels: training month -> what became of its rows, oldest first.
         inputs: file name -> sha256 of its bytes.
         baselines: name -> its errors on the validation month.
@@ -57,13 +59,22 @@ def build_report(
         before clipping, since they come from sums.
     """
     first, *others = train_funnels.values()
+    outline = outline_report(
+        cab=cab,
+        alphas=alphas,
+        train=list(train_funnels),
+        validation=validation_month,
+        inputs=inputs,
+        thresholds=thresholds,
+    )
     return {
         "cab": cab,
         "features": training.model.features.name,
         "alpha": training.model.alpha,
+        "alphas": outline["alphas"],
         "trials": [{"alpha": trial.alpha, "rmse": trial.rmse} for trial in training.trials],
         "train": {
-            "months": [str(month) for month in train_funnels],
+            **outline["train"],
             "rmse": training.rmse,
             **_describe(sum(others, first)),
             "by_month": {
@@ -72,7 +83,7 @@ def build_report(
             },
         },
         "validation": {
-            "month": str(validation_month),
+            **outline["validation"],
             "rmse": validation.rmse,
             "mae": validation.mae,
             **_describe(validation_funnel),
@@ -80,9 +91,30 @@ def build_report(
         "baselines": {
             name: {"rmse": errors.rmse, "mae": errors.mae} for name, errors in baselines.items()
         },
+        "inputs": outline["inputs"],
+        "thresholds": outline["thresholds"],
+        "drift": {name: list(said) for name, said in sorted(drift.items()) if said},
+        "versions": outline["versions"],
+    }
+
+
+def outline_report(
+    *,
+    cab: str,
+    alphas: Sequence[float],
+    train: Sequence[Month],
+    validation: Month,
+    inputs: Mapping[str, str],
+    thresholds: Thresholds,
+) -> Report:
+    """What a report says that is known before the training: all that identifies the run."""
+    return {
+        "cab": cab,
+        "alphas": list(alphas),
+        "train": {"months": [str(month) for month in train]},
+        "validation": {"month": str(validation)},
         "inputs": dict(sorted(inputs.items())),
         "thresholds": thresholds.model_dump(),
-        "drift": {name: list(said) for name, said in sorted(drift.items()) if said},
         "versions": read_versions(),
     }
 

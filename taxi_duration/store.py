@@ -32,23 +32,27 @@ FILES = (MODEL_FILE, REPORT_FILE)
 MODEL_FORMAT = 2
 
 
-def identify_run(report: Report, features: FeatureSet) -> str:
-    """Eight hexadecimal digits that follow from what a run was given, not from what came out.
+def locate_model(models_directory: Path, report: Report, features: FeatureSet) -> Path:
+    """Where a run's model is, or will be: `models_directory/<cab>/<last training month>-<id>`.
 
-    Equal inputs, parameters and code give equal digits, so that a repeated run finds its own
-    directory again.
+    The id follows from what a run was given, not from what came out. Equal inputs, parameters and
+    code give equal ids, so that a repeated run finds its own directory again.
+
+    Args:
+        report: the run's, or as much of it as `outline_report` gives.
     """
     identity = {
         "cab": report["cab"],
         "features": [features.name, features.terms, features.bounds],
-        "alphas": [trial["alpha"] for trial in report["trials"]] or [report["alpha"]],
+        "alphas": report["alphas"],
         "months": [*report["train"]["months"], report["validation"]["month"]],
         "inputs": report["inputs"],
         "thresholds": report.get("thresholds"),
         "versions": report["versions"],
         "code": identify_code(),
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return models_directory / str(report["cab"]) / f"{report['train']['months'][-1]}-{run_id}"
 
 
 def save_model(models_directory: Path, model: DurationModel, report: Report) -> Path:
@@ -65,13 +69,12 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
         StorageError: the disk did not take the directory.
     """
     check_finite(report)
-    name = f"{report['train']['months'][-1]}-{identify_run(report, model.features)}"
-    final = models_directory / str(report["cab"]) / name
-    if _is_whole(final):
+    final = locate_model(models_directory, report, model.features)
+    if is_whole(final):
         sweep(final.parent)
         return final
-    with stage(final.parent, name) as scratch:
-        written = Path(scratch, name)
+    with stage(final.parent, final.name) as scratch:
+        written = Path(scratch, final.name)
         written.mkdir()
         (written / MODEL_FILE).write_bytes(_dump(model))
         write_json(written / REPORT_FILE, report)
@@ -79,7 +82,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
         write_json(written / MANIFEST_FILE, {"format": MODEL_FORMAT, "sha256": hashes})
         for file in [*written.iterdir(), written]:
             flush_to_disk(file)
-        if not _is_whole(final):
+        if not is_whole(final):
             with suppress(FileNotFoundError):
                 damaged = final.rename(Path(scratch, "damaged"))
                 for other in [*damaged.iterdir()]:  # files of somebody's own
@@ -89,7 +92,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
             written.rename(final)
         except OSError:
             # Another process saved the same run meanwhile.
-            if not _is_whole(final):
+            if not is_whole(final):
                 raise
         flush_to_disk(final.parent)
     return final
@@ -225,7 +228,8 @@ def _read_inside(directory: Path, name: str) -> bytes:
     return path.read_bytes()
 
 
-def _is_whole(directory: Path) -> bool:
+def is_whole(directory: Path) -> bool:
+    """Whether there is a model that `verify_model` finds nothing wrong with."""
     try:
         verify_model(directory)
     except ModelError:

@@ -24,7 +24,7 @@ from prefect.tasks import exponential_backoff
 
 from taxi_duration.contract import Cab
 from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation import Evaluation, ZonePairMedians, predict_mean
+from taxi_duration.evaluation import Baselines, Evaluation, ZonePairMedians
 from taxi_duration.features import FeatureSet
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.model import DurationModel, score_predictors
@@ -32,6 +32,7 @@ from taxi_duration.month import Month
 from taxi_duration.month_file import (
     MonthFile,
     check_funnel,
+    check_rows_against_earlier,
     check_unchanged,
     find_drift,
 )
@@ -53,11 +54,16 @@ ARTIFACT_KEY = "duration-model-report"
 
 @dataclass(frozen=True)
 class CleanMonth:
-    """What is left of a training month: its sums on the disk, its row funnel and its medians."""
+    """What is left of a training month: its sums on this disk, its row funnel and its medians.
 
+    `drift` says what is new about its columns. The file may lie on another machine.
+    """
+
+    file: MonthFile
     sums: Path
     funnel: RowFunnel
     medians: ZonePairMedians
+    drift: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,17 @@ class TrainingWindow:
 
     sums: Window
     funnel: RowFunnel
-    medians: ZonePairMedians
+    baselines: Baselines
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Errors by predictor, `model` among them, on the trips of a month that its row funnel kept."""
+
+    file: MonthFile
+    errors: Mapping[str, Evaluation]
+    funnel: RowFunnel
+    drift: tuple[str, ...]
 
 
 def is_transient(_task: Any, _task_run: Any, state: State[Any]) -> bool:
@@ -99,7 +115,13 @@ def download_month(locate: Locate, month: Month) -> MonthFile:
             log.warning("waiting %.0f s, as the server asks", error.wait_seconds)
             time.sleep(error.wait_seconds)
         raise
-    log.info("%s is %s, sha256 %s", month, file.path, file.sha256)
+    log.info(
+        "%s is %s, %s, sha256 %s",
+        month,
+        file.path,
+        "reused as it is here" if file.was_there else "fetched",
+        file.sha256,
+    )
     for notice in file.notices:
         log.warning("%s", notice)
     return file
@@ -107,9 +129,20 @@ def download_month(locate: Locate, month: Month) -> MonthFile:
 
 @task(name="clean-trips", task_run_name="clean-{file.month}", **IN_MEMORY)
 def clean_month(
-    file: MonthFile, cab: Cab, features: FeatureSet, kept: Path, thresholds: Thresholds
+    file: MonthFile,
+    cab: Cab,
+    features: FeatureSet,
+    kept: Path,
+    thresholds: Thresholds,
+    *,
+    fresh: bool = False,
 ) -> CleanMonth:
-    """Read a month, keep the trips a model may learn from, and keep their sums."""
+    """Read a month, keep the trips a model may learn from, and keep their sums.
+
+    Args:
+        kept: directory of months' sums; with `fresh` none that are there already are used.
+    """
+    check_rows_against_earlier(file.path, cab, file.month, thresholds)
     month = recall_month(
         kept,
         file.path,
@@ -119,18 +152,22 @@ def clean_month(
         sha256=file.sha256,
         with_medians=True,
         thresholds=thresholds,
+        fresh=fresh,
     )
     if month.was_there:
         get_run_logger().info("%s: sums of the same bytes reused from %s", file.month, month.path)
-    log_funnel(file, cab, month.sums.funnel)
-    return CleanMonth(month.path, month.sums.funnel, cast(ZonePairMedians, month.sums.medians))
+    drift = log_drift(file, cab)
+    get_run_logger().info("%s: %s", file.month, month.sums.funnel)
+    medians = cast(ZonePairMedians, month.sums.medians)
+    return CleanMonth(file, month.path, month.sums.funnel, medians, drift)
 
 
-def log_funnel(file: MonthFile, cab: Cab, funnel: RowFunnel) -> None:
-    """Say what became of a month's trips, and what is new about its columns."""
-    for sentence in find_drift(file.path, cab):
+def log_drift(file: MonthFile, cab: Cab) -> tuple[str, ...]:
+    """Say what is new about a month's columns, and return it."""
+    drift = find_drift(file.path, cab)
+    for sentence in drift:
         get_run_logger().warning("%s: %s", file.path.name, sentence)
-    get_run_logger().info("%s: %s", file.month, funnel)
+    return drift
 
 
 @task(name="build-features", **IN_MEMORY)
@@ -146,7 +183,7 @@ def build_features(months: Sequence[CleanMonth], features: FeatureSet) -> Traini
     get_run_logger().info(
         "%s features: %s trips x %s columns", features.name, f"{funnel.rows_kept:,}", sums.columns
     )
-    return TrainingWindow(sums, funnel, months[-1].medians)
+    return TrainingWindow(sums, funnel, Baselines(sums.mean_minutes, months[-1].medians))
 
 
 @task(name="train-regression", **IN_MEMORY)
@@ -169,25 +206,19 @@ def train_regression(window: Window, alpha: float | None) -> Training:
 @task(name="validate", **IN_MEMORY)
 def validate(
     model: DurationModel,
-    window: TrainingWindow,
+    baselines: Baselines,
     file: MonthFile,
     cab: Cab,
     thresholds: Thresholds,
-) -> tuple[Mapping[str, Evaluation], RowFunnel]:
+) -> Validation:
     """Score the model and its baselines on the validation month."""
-    errors, funnel = score_predictors(
-        {
-            "model": model.predict_clean,
-            "mean": predict_mean(window.sums.mean_minutes),
-            "zone_pair_median": window.medians.predict,
-        },
-        file.path,
-        cab,
-        file.month,
-    )
+    check_rows_against_earlier(file.path, cab, file.month, thresholds)
+    predictors = {"model": model.predict_clean, **baselines.predictors}
+    errors, funnel = score_predictors(predictors, file.path, cab, file.month)
     check_unchanged(file.path, file.sha256)
     check_funnel(file.path, funnel, thresholds)
-    log_funnel(file, cab, funnel)
+    drift = log_drift(file, cab)
+    get_run_logger().info("%s: %s", file.month, funnel)
     get_run_logger().info(
         "validation RMSE %.6f minutes on %s trips (zone-pair median %.4f, mean %.4f)",
         errors["model"].rmse,
@@ -195,7 +226,7 @@ def validate(
         errors["zone_pair_median"].rmse,
         errors["mean"].rmse,
     )
-    return errors, funnel
+    return Validation(file, errors, funnel, drift)
 
 
 @task(name="save-artifacts", **IN_MEMORY)

@@ -72,10 +72,32 @@ def check_months(
         check_writable(directory, "data directory")
 
 
+@dataclass(frozen=True)
+class LocalMonths:
+    """Months in a local directory, downloaded when absent; see `locate_month`."""
+
+    cab: Cab
+    directory: Path
+    offline: bool = False
+    fresh: bool = False
+
+    def __call__(self, month: Month, report: Progress | None = None) -> MonthFile:
+        return locate_month(self.cab, month, self.directory, self.offline, report, fresh=self.fresh)
+
+
 def locate_month(
-    cab: Cab, month: Month, directory: Path, offline: bool, report: Progress | None = None
+    cab: Cab,
+    month: Month,
+    directory: Path,
+    offline: bool,
+    report: Progress | None = None,
+    *,
+    fresh: bool = False,
 ) -> MonthFile:
     """Have a month in `directory`: a file of the user's, or the TLC's as it is published now.
+
+    Args:
+        fresh: as in `obtain_month`.
 
     Raises:
         DataError: it is absent and `offline` is set; or it is not what was downloaded, or not
@@ -89,7 +111,7 @@ def locate_month(
         raise describe_missing(cab, month, directory, settings)
     limits = read_settings(TransferSettings)
     source = None if offline else Tlc(cab, month, settings, limits, report)
-    return obtain_month(directory, cab, month, source)
+    return obtain_month(directory, cab, month, source, fresh=fresh)
 
 
 def describe_missing(cab: Cab, month: Month, directory: Path, settings: TlcSettings) -> DataError:

@@ -6,11 +6,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from taxi_duration.evaluation import (
+    Baselines,
     Errors,
     ZonePairMedians,
     find_medians,
     make_keys,
-    predict_mean,
     score,
 )
 from taxi_duration.trips import Trips
@@ -55,7 +55,8 @@ def fit_medians(trips: Trips) -> ZonePairMedians:
 
 def test_the_mean_baseline_predicts_the_training_mean() -> None:
     validation = make_trips([9, 9], [9, 9], [12, 18])
-    errors = score(validation["minutes"], predict_mean(15.0)(validation))
+    baselines = Baselines(15.0, fit_medians(make_trips([1], [2], [10])))
+    errors = score(validation["minutes"], baselines.predictors["mean"](validation))
     assert (errors.rmse, errors.rows) == (3.0, 2)
 
 

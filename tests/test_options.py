@@ -7,7 +7,8 @@ from taxi_duration.contract import CABS
 from taxi_duration.disk import check_writable
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.month import Month
-from taxi_duration.options import LocalOptions, S3Options, make_plan, read_options
+from taxi_duration.options import LocalOptions, S3Options, read_options
+from taxi_duration.plan import make_plan
 from taxi_duration.tlc import check_months
 
 TODAY = date(2023, 6, 15)

@@ -20,6 +20,7 @@ def report() -> Report:
     return build_report(
         cab="green",
         training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
+        alphas=(0.0, 2.0),
         train_funnels={
             Month(2022, 12): RowFunnel(
                 400,

@@ -15,7 +15,8 @@ from taxi_duration.disk import hash_file
 from taxi_duration.errors import InputError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
-from taxi_duration.s3 import check_block, create_blocks, load_bucket, locate_month
+from taxi_duration.s3 import locate_month
+from taxi_duration.s3_block import check_block, create_blocks, load_bucket
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.conftest import connected_to
 from tests.faults.downloads import list_names

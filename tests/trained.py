@@ -27,6 +27,7 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
     return build_report(
         cab="green",
         training=training,
+        alphas=(1.0, 3.0, 10.0),
         train_funnels={Month(2025, 1): funnel},
         validation_month=Month(2025, 2),
         validation_funnel=funnel,

@@ -23,7 +23,8 @@ from taxi_duration.errors import (
 )
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import S3Options, read_options
-from taxi_duration.s3 import CLIENT_CONFIG, locate_month, upload_model
+from taxi_duration.s3 import locate_month, upload_model
+from taxi_duration.s3_block import CLIENT_CONFIG
 from taxi_duration.store import FILES, MODEL_FORMAT, verify_model, write_json
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start

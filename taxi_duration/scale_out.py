@@ -1,0 +1,195 @@
+"""Months reduced at the same time: in threads, in processes, or on a Dask cluster.
+
+A month is fetched, verified and reduced where its task runs. Only its sums come back, so a machine
+of a cluster needs a place for months on its own disk, and nothing of it is shared.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefect import task
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from taxi_duration.disk import flush_to_disk, stage
+from taxi_duration.embedded_server import lend_embedded_server
+from taxi_duration.errors import RunnerError
+from taxi_duration.month import Month
+from taxi_duration.month_file import check_rows_against_earlier
+from taxi_duration.plan import Plan
+from taxi_duration.reduction import identify_code
+from taxi_duration.settings import Thresholds
+from taxi_duration.tasks import (
+    IN_MEMORY,
+    RETRIES,
+    CleanMonth,
+    Locate,
+    clean_month,
+    download_month,
+)
+
+CONNECT_SECONDS = 10
+"""How long a Dask scheduler may take to answer."""
+
+
+@dataclass(frozen=True)
+class Reducing:
+    """What reducing a month takes, wherever that is done.
+
+    Args:
+        kept: directory of months' sums; a relative one is below where the task runs.
+    """
+
+    locate: Locate
+    plan: Plan
+    kept: Path
+    thresholds: Thresholds
+
+
+@dataclass(frozen=True)
+class ReducedMonth:
+    """A month's sums where they were computed, and their bytes if that may be another machine."""
+
+    month: CleanMonth
+    sums: bytes | None
+
+
+def reduce_months(
+    runner: TaskRunner[Any], reducing: Reducing, months: Sequence[Month]
+) -> list[CleanMonth]:
+    """Have months reduced by a runner, and their sums in this machine's `reducing.kept`.
+
+    Raises:
+        DataError, SourceError, StorageError: as `download_month` and `clean_month`.
+        RunnerError: the workers died or run other code.
+    """
+    futures = [
+        runner.submit(reduce_month, {"reducing": reducing, "month": month, "code": identify_code()})
+        for month in months
+    ]
+    received = []
+    while futures:
+        received.append(receive_month(futures.pop(0).result(), reducing.kept))
+    return received
+
+
+@task(name="reduce-month", task_run_name="reduce-{month}", **IN_MEMORY, **RETRIES)
+def reduce_month(reducing: Reducing, month: Month, code: str) -> ReducedMonth:
+    """Download, clean and sum a month, as the tasks of those names do.
+
+    Args:
+        code: `identify_code()` of the process that asks.
+    """
+    check_code(code)
+    plan = reducing.plan
+    file = download_month.fn(reducing.locate, month)
+    check_rows_against_earlier(file.path, plan.cab, month, reducing.thresholds)
+    clean = clean_month.fn(
+        file, plan.cab, plan.features, reducing.kept, reducing.thresholds, fresh=plan.no_cache
+    )
+    return ReducedMonth(clean, clean.sums.read_bytes() if plan.runner == "dask" else None)
+
+
+def receive_month(reduced: ReducedMonth, kept: Path) -> CleanMonth:
+    """Keep sums that came from elsewhere as if they had been computed here."""
+    if reduced.sums is None:
+        return reduced.month
+    path = kept / reduced.month.sums.name
+    with stage(kept, path.name) as scratch:
+        written = scratch / path.name
+        written.write_bytes(reduced.sums)
+        flush_to_disk(written)
+        written.replace(path)
+    return replace(reduced.month, sums=path)
+
+
+def check_code(code: str) -> None:
+    """Refuse to compute for a process that runs other code, whose figures would differ.
+
+    Raises:
+        RunnerError: as said.
+    """
+    if code != identify_code():
+        raise RunnerError(
+            "this worker's taxi_duration, or a library it computes with, is not of the version "
+            "that asks: bring every worker to the same checkout and requirements.lock, and "
+            "restart it."
+        )
+
+
+@contextmanager
+def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]]:
+    """Lend a started task runner with a worker for each core that this process may use.
+
+    Args:
+        name: threads, processes or dask.
+        dask_address: the scheduler of a cluster that is there; None starts one on loopback.
+
+    Raises:
+        RunnerError: the scheduler does not answer, or workers died until none would do the task.
+    """
+    if name == "threads":
+        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=count_cores())
+        with threads:
+            yield threads
+        return
+    # Their processes report to the server themselves, and would each start one.
+    with lend_embedded_server():
+        if name == "dask":
+            with _open_dask(dask_address) as runner:
+                yield runner
+        else:
+            try:
+                with ProcessPoolTaskRunner(max_workers=count_cores()) as runner:
+                    yield runner
+            except BrokenProcessPool as error:
+                raise RunnerError(
+                    "a process of the runner died, perhaps for want of memory: run again, what is "
+                    "done is kept; or give runner threads."
+                ) from error
+
+
+@contextmanager
+def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
+    from distributed import KilledWorker
+    from prefect_dask.task_runners import DaskTaskRunner
+
+    started_here = {
+        "n_workers": count_cores(),
+        "threads_per_worker": 1,
+        "host": "127.0.0.1",
+        "dashboard_address": None,
+    }
+    runner = DaskTaskRunner(
+        address=address,
+        cluster_kwargs=None if address else started_here,
+        client_kwargs={"timeout": CONNECT_SECONDS},
+    )
+    try:
+        with runner:
+            try:
+                _ = runner.client  # connects
+            except OSError as error:
+                raise RunnerError(
+                    f"Dask scheduler {address or 'of this run'} does not answer within "
+                    f"{CONNECT_SECONDS} s: start it (dask scheduler), or check dask_address."
+                ) from error
+            yield runner
+    except KilledWorker as error:
+        raise RunnerError(
+            f"Dask gave a task up, whose workers died one after the other ({error}): look at "
+            "their logs and memory, and run again; what is done is kept."
+        ) from error
+
+
+def count_cores() -> int:
+    """The cores that this process may use; the machine's where the system cannot say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
