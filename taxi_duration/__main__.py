@@ -4,9 +4,11 @@ import argparse
 import os
 import sys
 
-from taxi_duration.cli import end_in_one_line, name_server_errors
+from taxi_duration import backfill
+from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
+from taxi_duration.walk_forward import FLAGS, BackfillOptions
 
 
 def main() -> int:
@@ -22,8 +24,23 @@ def main() -> int:
     )
     blocks.add_argument("--name", default=DEFAULT_BLOCK, help="default: %(default)s")
     blocks.set_defaults(run=save_blocks)
+    backfills = commands.add_parser(
+        "backfill",
+        help="train and validate month by month over a span",
+        description=(backfill.backfill.__doc__ or "").split("\n\n")[0],
+        allow_abbrev=False,
+    )
+    add_flags(backfills, BackfillOptions, FLAGS)
+    backfills.set_defaults(run=run_backfill)
     arguments = parser.parse_args()
     return end_in_one_line(lambda: arguments.run(arguments))
+
+
+def run_backfill(arguments: argparse.Namespace) -> None:
+    """Run the backfill flow and print its table and plot."""
+    given = {name: value for name, value in vars(arguments).items() if name != "run"}
+    done = run_flow(backfill.backfill, BackfillOptions, backfill.prepare, given)
+    print(backfill.summarise(done))
 
 
 def save_blocks(arguments: argparse.Namespace) -> None:

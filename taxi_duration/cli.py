@@ -8,16 +8,19 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
+from uuid import UUID
 
 import httpx
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from pydantic import BaseModel
 
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
@@ -29,6 +32,9 @@ from taxi_duration.tracking import REGISTERED_MODEL
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while
 another thread does the same, and warnings that were silenced get out."""
+
+
+Result = TypeVar("Result")
 
 
 def import_ahead() -> None:
@@ -43,7 +49,7 @@ def run_from_command_line(
     prepare: Callable[[Options, date], object],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Run a flow with options from the command line, checked before Prefect is asked anything.
+    """Run a training flow with options from the command line.
 
     Args:
         kind: the options the flow takes; one flag a field.
@@ -54,14 +60,25 @@ def run_from_command_line(
         The exit code: 0, or that of the error whose message was printed.
     """
     given = vars(make_parser(kind, flow.__doc__ or "").parse_args(arguments))
+    return end_in_one_line(lambda: print(summarise(run_flow(flow, kind, prepare, given))))
 
-    def run() -> None:
-        options = read_options(kind, given)
-        prepare(options, date.today())
-        with have_prefect_server(import_ahead), errors_in_one_line(), name_server_errors():
-            print(summarise(flow(**options.model_dump())))
 
-    return end_in_one_line(run)
+def run_flow(
+    flow: Callable[..., Result],
+    kind: type[Options],
+    prepare: Callable[[Options, date], object],
+    given: Mapping[str, Any],
+) -> Result:
+    """Run a flow with options that are checked before Prefect is asked anything.
+
+    Args:
+        kind, prepare: as in `run_from_command_line`.
+        given: values by field name, as text.
+    """
+    options = read_options(kind, given)
+    prepare(options, date.today())
+    with have_prefect_server(import_ahead), errors_in_one_line(), name_server_errors():
+        return flow(**options.model_dump())
 
 
 class Stopped(SystemExit):
@@ -142,24 +159,38 @@ def name_server_errors() -> Iterator[None]:
         ) from error
 
 
-def make_parser(kind: type[Options], description: str) -> argparse.ArgumentParser:
-    """A flag for each field of the options, its text and default taken from there.
+def make_parser(kind: type[BaseModel], description: str) -> argparse.ArgumentParser:
+    """A parser of the flags of some options."""
+    parser = argparse.ArgumentParser(description=description.split("\n\n")[0], allow_abbrev=False)
+    add_flags(parser, kind)
+    return parser
+
+
+def add_flags(
+    parser: argparse.ArgumentParser, kind: type[BaseModel], flags: Mapping[str, str] | None = None
+) -> None:
+    """Add a flag for each field of some options, its text and default taken from there.
 
     Values stay text: `read_options` reads them, as strictly as those of a deployment.
+
+    Args:
+        flags: names of those that are not named after their field.
     """
-    parser = argparse.ArgumentParser(
-        description=description.split("\n\n")[0],
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
     for name, field in kind.model_fields.items():
-        flag, text = f"--{name.replace('_', '-')}", field.description or ""
+        shown = (flags or {}).get(name, name).replace("_", "-")
+        flag, text = f"--{shown}", field.description or ""
         if field.annotation is bool:
-            parser.add_argument(flag, action="store_true", help=text)
-        else:
-            default = "" if field.default is None else f" (default: {field.default})"
-            parser.add_argument(flag, metavar=name.upper(), help=f"{text}{default}")
-    return parser
+            parser.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=text)
+            continue
+        is_silent = field.is_required() or field.default is None
+        parser.add_argument(
+            flag,
+            dest=name,
+            metavar=shown.replace("-", "_").upper(),
+            required=field.is_required(),
+            default=argparse.SUPPRESS,
+            help=text if is_silent else f"{text} (default: {field.default})",
+        )
 
 
 @contextmanager
@@ -195,15 +226,6 @@ def summarise(trained: TrainedRun) -> str:
     """The figures of a run, where its model, MLflow run and artifact are, and how to open them."""
     report, tracked = trained.report, trained.tracked
     validation, baselines = report["validation"], report["baselines"]
-    server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    store = shlex.quote(tracked.tracking_uri)
-    then_open = f",\n{' ' * 31}then open "
-    start_prefect = "" if server else f"{_find_program('prefect')} server start{then_open}"
-    start_mlflow = (
-        ""
-        if tracked.tracking_uri.startswith("http")
-        else f"{_find_program('mlflow')} ui --backend-store-uri {store}{then_open}"
-    )
     return f"""
 {report["cab"]} trips, {report["features"]} features, trained on \
 {", ".join(report["train"]["months"])}, validated on {validation["month"]}
@@ -213,8 +235,25 @@ def summarise(trained: TrainedRun) -> str:
   model             {trained.model_location}
                     to use it: taxi_duration.load_model({str(trained.model_directory)!r})
   MLflow run        {tracked.run_id}, version {tracked.version} of {REGISTERED_MODEL}
-                    to see it: {start_mlflow}{tracked.url}
+                    to see it: {describe_mlflow_page(tracked.url, tracked.tracking_uri)}
   Prefect artifact  {ARTIFACT_KEY}
-                    to see it: {start_prefect}\
-{server or "http://127.0.0.1:4200"}/artifacts/artifact/{trained.artifact_id}
+                    to see it: {describe_artifact_page(trained.artifact_id)}
 """
+
+
+THEN_OPEN = f",\n{' ' * 31}then open "
+
+
+def describe_mlflow_page(page: str, tracking_uri: str) -> str:
+    """How to open a page of MLflow, whose server has to be started first if it is a local store."""
+    if tracking_uri.startswith("http"):
+        return page
+    store = shlex.quote(tracking_uri)
+    return f"{_find_program('mlflow')} ui --backend-store-uri {store}{THEN_OPEN}{page}"
+
+
+def describe_artifact_page(artifact_id: UUID) -> str:
+    """How to open an artifact in Prefect's pages, whose server may have ended with the run."""
+    server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    start = "" if server else f"{_find_program('prefect')} server start{THEN_OPEN}"
+    return f"{start}{server or 'http://127.0.0.1:4200'}/artifacts/artifact/{artifact_id}"

@@ -28,7 +28,7 @@ from prefect.states import Cancelled, Crashed
 
 from taxi_duration.processes import describe_process, is_dead
 
-FLOWS = ["main-flow", "main-flow-s3"]
+FLOWS = ["main-flow", "main-flow-s3", "backfill"]
 
 PROCESS = "taxi-duration.process"
 ATTEMPT = "taxi-duration.attempt"

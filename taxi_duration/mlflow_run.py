@@ -57,12 +57,12 @@ def log_run(
     }
     name = f"{report['cab']} {months[-1]} {report['features']}"
     tags = {**identity, **_collect_tags(report, directory)}
-    with _start_run(client, experiment_id, name, tags) as run_id:
+    with start_run(client, experiment_id, name, tags) as run_id:
         client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
         client.log_artifact(run_id, str(directory / REPORT_FILE))
         for trial in report["trials"]:
             name = f"alpha {trial['alpha']:g}"
-            with _start_run(client, experiment_id, name, {**identity, PARENT: run_id}) as tried:
+            with start_run(client, experiment_id, name, {**identity, PARENT: run_id}) as tried:
                 client.log_param(tried, "alpha", trial["alpha"])
                 client.log_metric(tried, "held_out_rmse", trial["rmse"])
         logged = client.create_logged_model(
@@ -78,7 +78,7 @@ def log_run(
 
 
 @contextmanager
-def _start_run(
+def start_run(
     client: mlflow.MlflowClient, experiment_id: str, name: str, tags: Mapping[str, str]
 ) -> Iterator[str]:
     """Start a run that ends FINISHED only if nothing is raised, not even by a signal."""

@@ -7,6 +7,7 @@ The flows repeat these fields in their signatures, because Prefect builds its fo
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -225,10 +226,10 @@ class S3Options(TrainingOptions):
     models_prefix: ModelsPrefix = "models"
 
 
-Options = TypeVar("Options", bound=TrainingOptions)
+Options = TypeVar("Options", bound=BaseModel)
 
 
-def read_options(kind: type[Options], values: dict[str, Any]) -> Options:
+def read_options(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """Check values, as a command line or a flow run gives them, and name the first wrong one.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,17 +19,20 @@ from rich.progress import Progress as Bar
 
 from taxi_duration.transfer import Progress
 
-ARTIFACT_KEY = "download-progress"
+DOWNLOAD_KEY = "download-progress"
 ARTIFACT_SECONDS = 2.0
 """Between updates of the artifact, each of which is a request."""
 
 
 @contextmanager
 def show_progress(what: str) -> Iterator[Progress | None]:
-    """Lend what a transfer reports its bytes to; None where nobody would see them."""
+    """Lend what a transfer reports its bytes to; None where nobody would see them.
+
+    A terminal shows one bar at a time, so downloads in several threads show none.
+    """
     if deployment.id:
         yield _update_artifact(what)
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() and threading.current_thread() is threading.main_thread():
         columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         bar = Bar(*columns, console=Console(stderr=True), transient=True)
         task = bar.add_task(what, total=None)
@@ -46,27 +50,41 @@ def show_progress(what: str) -> Iterator[Progress | None]:
 
 
 def _update_artifact(what: str) -> Progress:
-    artifact: UUID | None = None
+    shown = ProgressArtifact(DOWNLOAD_KEY)
     updated = 0.0
-    is_failing = False
 
     def report(received: int, total: int | None) -> None:
-        nonlocal artifact, updated, is_failing
+        nonlocal updated
         now = time.monotonic()
         is_due = now - updated >= ARTIFACT_SECONDS or received == total
-        if not total or not is_due or is_failing:
-            return
-        updated = now
-        percent = 100.0 * received / total
-        try:
-            if artifact is None:
-                # Prefect types both calls as if they were awaited.
-                made = create_progress_artifact(percent, key=ARTIFACT_KEY, description=what)
-                artifact = cast(UUID, made)
-            else:
-                update_progress_artifact(artifact, percent, description=what)
-        except Exception as error:  # what is only shown must not end a download
-            is_failing = True
-            get_run_logger().warning("progress is not shown: %s", error)
+        if total and is_due:
+            updated = now
+            shown.update(100.0 * received / total, what)
 
     return report
+
+
+class ProgressArtifact:
+    """An artifact in Prefect that shows a percentage and a text, made at the first update.
+
+    What is only shown must not end a run: once it fails, a warning is logged and nothing more.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._artifact: UUID | None = None
+        self._is_failing = False
+
+    def update(self, percent: float, text: str) -> None:
+        if self._is_failing:
+            return
+        try:
+            if self._artifact is None:
+                # Prefect types both calls as if they were awaited.
+                made = create_progress_artifact(percent, key=self._key, description=text)
+                self._artifact = cast(UUID, made)
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
+        except Exception as error:
+            self._is_failing = True
+            get_run_logger().warning("progress is not shown: %s", error)

@@ -183,11 +183,11 @@ def render_markdown(
             f"RMSE **{model_rmse:.4f} minutes** on {validation['month']} "
             f"(alpha {report['alpha']:g}{_describe_trials(report['trials'])}; training RMSE "
             f"{train['rmse']:.4f}, validation MAE {validation['mae']:.4f}).",
-            _table(
+            make_table(
                 ("on " + validation["month"], "RMSE, minutes", "model's RMSE is"),
                 [(name, f"{rmse:.4f}", _compare(model_rmse, rmse)) for name, rmse in contenders],
             ),
-            _table(
+            make_table(
                 ("trips", f"training {months}", f"validation {validation['month']}"),
                 [
                     (name, f"{of_train:,}", f"{of_validation:,}")
@@ -198,7 +198,7 @@ def render_markdown(
                     ]
                 ],
             ),
-            _table(
+            make_table(
                 (
                     "contract: rows",
                     f"training {months}",
@@ -218,7 +218,7 @@ def render_markdown(
             ),
             *_describe_drift(report["drift"]),
             *_list("To know about this run's months", notices),
-            _table(
+            make_table(
                 ("file", "sha256"),
                 [(f"`{name}`", f"`{digest}`") for name, digest in report["inputs"].items()],
             ),
@@ -256,6 +256,7 @@ def _compare(ours: float, theirs: float) -> str:
     return f"{abs(change):.1%} {'lower' if change <= 0 else 'higher'}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def make_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A markdown table, its first column aligned left and the others right."""
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

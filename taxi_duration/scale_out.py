@@ -12,16 +12,19 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prefect import task
+from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.embedded_server import lend_embedded_server
-from taxi_duration.errors import RunnerError
+from taxi_duration.errors import DataError, RunnerError
+from taxi_duration.evaluation import Baselines
+from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
-from taxi_duration.month_file import check_rows_against_earlier
+from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
 from taxi_duration.reduction import identify_code
 from taxi_duration.settings import Thresholds
@@ -30,8 +33,10 @@ from taxi_duration.tasks import (
     RETRIES,
     CleanMonth,
     Locate,
+    Validation,
     clean_month,
     download_month,
+    validate,
 )
 
 CONNECT_SECONDS = 10
@@ -94,6 +99,50 @@ def reduce_month(reducing: Reducing, month: Month, code: str) -> ReducedMonth:
         file, plan.cab, plan.features, reducing.kept, reducing.thresholds, fresh=plan.no_cache
     )
     return ReducedMonth(clean, clean.sums.read_bytes() if plan.runner == "dask" else None)
+
+
+@task(name="validate-month", task_run_name="validate-{file.month}", **IN_MEMORY, **RETRIES)
+def validate_month(
+    reducing: Reducing, file: MonthFile, model: DurationModel, baselines: Baselines, code: str
+) -> Validation:
+    """Score a model on a month where the task runs, as `validate` does.
+
+    Args:
+        file: as `reduce_months` found it, perhaps on another machine.
+
+    Raises:
+        DataError: the month has other bytes here.
+    """
+    check_code(code)
+    plan, here = reducing.plan, file
+    if plan.runner == "dask":
+        here = download_month.fn(reducing.locate, file.month)
+    if here.sha256 != file.sha256:
+        raise DataError(
+            f"{file.month} has sha256 {here.sha256} here and had {file.sha256} a moment ago: it "
+            "was published anew, or workers hold files of their own that differ. Run again, or "
+            "delete those files."
+        )
+    validation = validate.fn(model, baselines, here, plan.cab, reducing.thresholds)
+    return replace(validation, file=file)
+
+
+def submit_validation(
+    runner: TaskRunner[Any],
+    reducing: Reducing,
+    file: MonthFile,
+    model: DurationModel,
+    baselines: Baselines,
+) -> PrefectFuture[Validation]:
+    """Have a runner score a model on a month that `reduce_months` found."""
+    parameters = {
+        "reducing": reducing,
+        "file": file,
+        "model": model,
+        "baselines": baselines,
+        "code": identify_code(),
+    }
+    return cast("PrefectFuture[Validation]", runner.submit(validate_month, parameters))
 
 
 def receive_month(reduced: ReducedMonth, kept: Path) -> CleanMonth:

@@ -247,10 +247,16 @@ def upload_artifacts(upload: Callable[[Path], str], directory: Path) -> str:
 
 @task(name="log-to-mlflow", **IN_MEMORY, **RETRIES)
 def log_to_mlflow(
-    cab: Cab, model: DurationModel, directory: Path, report: Report, notices: Sequence[str]
+    cab: Cab,
+    model: DurationModel,
+    directory: Path,
+    report: Report,
+    notices: Sequence[str],
+    *,
+    is_candidate: bool = True,
 ) -> TrackedRun:
     """Log the run to MLflow; trying again finds what was done."""
-    tracked = log_training(cab, model, directory, report, notices)
+    tracked = log_training(cab, model, directory, report, notices, is_candidate=is_candidate)
     get_run_logger().info(
         "MLflow run %s in %s is version %s of %s",
         tracked.run_id,

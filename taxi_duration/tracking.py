@@ -81,12 +81,15 @@ def log_training(
     directory: Path,
     report: Report,
     notices: Sequence[str] = (),
+    *,
+    is_candidate: bool = True,
 ) -> TrackedRun:
     """Have a finished training logged as one MLflow run and registered as one version.
 
     Args:
         directory: the model directory, whose name is the identity and whose report.json is logged.
         notices: sentences on how its months got here, kept as a tag.
+        is_candidate: whether its version gets the alias.
 
     Raises:
         ModelError: a figure of the report is not finite.
@@ -104,12 +107,19 @@ def log_training(
             log_run(client, experiment_id, model_id, cab, model, directory, report)
             runs = _find_runs(client, experiment_id, model_id)
         run, version = _keep_one(client, runs, model_id)
+        if is_candidate:
+            client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
         if notices:
             client.set_tag(run.info.run_id, NOTICES, "\n".join(notices))
     shown = hide_credentials(uri)
-    page = shown if shown.startswith(("http://", "https://")) else DEFAULT_UI
-    url = f"{page.rstrip('/')}/#/experiments/{experiment_id}/runs/{run.info.run_id}"
-    return TrackedRun(run.info.run_id, url, shown, version)
+    return TrackedRun(run.info.run_id, locate_page(uri, run), shown, version)
+
+
+def locate_page(uri: str, run: Run) -> str:
+    """The address of a run's page; for a store without a server, in `mlflow ui`'s."""
+    shown = hide_credentials(uri)
+    server = shown if shown.startswith(("http://", "https://")) else DEFAULT_UI
+    return f"{server.rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def close_dead_runs() -> None:
@@ -162,7 +172,7 @@ def _keep_one(client: mlflow.MlflowClient, runs: Sequence[Run], model_id: str) -
     """Of the runs of one identity, keep a registered one or the first that was complete.
 
     Returns:
-        The run, and its version, which has the alias.
+        The run, and its version.
     """
     found = client.search_model_versions(
         f"name = '{REGISTERED_MODEL}' and tags.{MODEL_ID} = '{model_id}'"
@@ -179,7 +189,6 @@ def _keep_one(client: mlflow.MlflowClient, runs: Sequence[Run], model_id: str) -
         if run.data.tags.get(PARENT, run.info.run_id) not in spared:
             _delete_run(client, run)
     version = str(versions.get(kept.info.run_id) or _register(client, kept, model_id))
-    client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
     return kept, version
 
 

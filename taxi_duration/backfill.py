@@ -1,0 +1,286 @@
+"""The backfill flow: train and validate month by month over a span, as far as not done before.
+
+What is finished is found by its model directory, whose name follows from the months' bytes, the
+parameters and the code. So a backfill that was killed goes on where it was, and one over a month
+that was published anew does that month again.
+"""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.task_runners import TaskRunner
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from taxi_duration import dead_runs, tracking
+from taxi_duration.backfill_run import log_backfill
+from taxi_duration.cli import describe_artifact_page, describe_mlflow_page
+from taxi_duration.disk import check_writable
+from taxi_duration.errors import hide_credentials
+from taxi_duration.model import DurationModel
+from taxi_duration.month import Month
+from taxi_duration.options import (
+    Alpha,
+    CabName,
+    DaskAddress,
+    DataDirectory,
+    Features,
+    ModelsDirectory,
+    NoCache,
+    Offline,
+    RunnerName,
+    TrainMonths,
+)
+from taxi_duration.pipeline import SUMS_DIRECTORY, describe_run, read_flow_day
+from taxi_duration.plan import Plan
+from taxi_duration.plots import draw_rmse_by_month, embed_png, plot_rmse_by_month
+from taxi_duration.progress import ProgressArtifact
+from taxi_duration.report import make_table, outline_report
+from taxi_duration.scale_out import (
+    Reducing,
+    count_cores,
+    open_runner,
+    reduce_months,
+    submit_validation,
+)
+from taxi_duration.settings import Thresholds, read_settings
+from taxi_duration.store import is_whole, load_model, load_report, locate_model
+from taxi_duration.tasks import (
+    IN_MEMORY,
+    RETRIES,
+    CleanMonth,
+    build_features,
+    log_to_mlflow,
+    save_artifacts,
+    train_regression,
+)
+from taxi_duration.tlc import LocalMonths, check_months
+from taxi_duration.tracking_uri import check_tracking_uri, resolve_tracking_uri
+from taxi_duration.walk_forward import (
+    BackfillOptions,
+    BackfillPlan,
+    FromMonth,
+    Step,
+    ToMonth,
+    list_rows,
+    plan_backfill,
+)
+
+ARTIFACT_KEY, PROGRESS_KEY = "backfill-report", "backfill-progress"
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What a backfill comes to, and where it can be seen."""
+
+    plan: BackfillPlan
+    steps: tuple[Step, ...]
+    mlflow_page: str
+    artifact_id: UUID
+
+
+@flow(name="backfill")
+def backfill(
+    from_month: FromMonth,
+    to_month: ToMonth,
+    train_months: TrainMonths = 1,
+    cab: CabName = "green",
+    data_dir: DataDirectory = Path("data"),
+    models_dir: ModelsDirectory = Path("models"),
+    features: Features = "extended",
+    alpha: Alpha = None,
+    offline: Offline = False,
+    no_cache: NoCache = False,
+    runner: RunnerName = "threads",
+    dask_address: DaskAddress = None,
+) -> Backfill:
+    """Train on each window of a span of months and validate on the month after it."""
+    options = BackfillOptions(
+        from_month=from_month,
+        to_month=to_month,
+        train_months=train_months,
+        cab=cab,
+        data_dir=data_dir,
+        models_dir=models_dir,
+        features=features,
+        alpha=alpha,
+        offline=offline,
+        no_cache=no_cache,
+        runner=runner,
+        dask_address=dask_address,
+    )
+    plan = prepare(options, read_flow_day())
+    months = LocalMonths(plan.common.cab, options.data_dir, options.offline, options.no_cache)
+    reducing = Reducing(
+        months, plan.common, options.models_dir / SUMS_DIRECTORY, read_settings(Thresholds)
+    )
+    return walk_forward(plan, options.models_dir, reducing)
+
+
+def prepare(options: BackfillOptions, today: date) -> BackfillPlan:
+    """Plan a backfill, and refuse one whose months, directories or settings will stop it."""
+    plan = plan_backfill(options, today)
+    read_settings(Thresholds)
+    check_tracking_uri()
+    check_writable(options.models_dir, "models directory")
+    if options.dask_address is None:  # else the months are where the workers are
+        check_months(plan.common.cab, plan.months, options.data_dir, options.offline, today)
+    return plan
+
+
+def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing) -> Backfill:
+    """Run the tasks of a backfill.
+
+    The months are reduced at the same time; the fits, of which each takes a solve, are made here
+    one after another, while the runner validates those before.
+    """
+    dead_runs.close_dead_runs()
+    tracking.close_dead_runs()
+    common = plan.common
+    progress = ProgressArtifact(PROGRESS_KEY)
+    progress.update(0.0, f"reducing {len(plan.months)} months")
+    steps: list[Step] = []
+
+    def finish(done: Callable[[], Step]) -> None:
+        steps.append(done())
+        text = f"{steps[-1].validation}: RMSE {steps[-1].model:.4f} minutes"
+        progress.update(100.0 * len(steps) / len(plan.steps), text)
+
+    with open_runner(common.runner or "threads", common.dask_address) as runner:
+        reduced = reduce_months(runner, reducing, plan.months)
+        months = dict(zip(plan.months, reduced, strict=True))
+        pending: deque[Callable[[], Step]] = deque()
+        for each in plan.steps:
+            pending.append(_begin(each, runner, months, models_directory, reducing))
+            if len(pending) > count_cores():
+                finish(pending.popleft())
+        for done in pending:
+            finish(done)
+    plot = plot_rmse_by_month(steps)
+    page = log_backfill_to_mlflow(plan, steps, plot)
+    artifact_id = publish_backfill(plan, steps, plot, page)
+    return Backfill(plan, tuple(steps), page, artifact_id)
+
+
+def _begin(
+    plan: Plan,
+    runner: TaskRunner[Any],
+    months: Mapping[Month, CleanMonth],
+    models_directory: Path,
+    reducing: Reducing,
+) -> Callable[[], Step]:
+    """Fit one training and have it validated, unless its model is there; what is left to do."""
+    train, validated = [months[month] for month in plan.train], months[plan.validation]
+    files = [month.file for month in (*train, validated)]
+    outline = outline_report(
+        cab=plan.cab.name,
+        alphas=plan.alphas,
+        train=plan.train,
+        validation=plan.validation,
+        inputs={file.path.name: file.sha256 for file in files},
+        thresholds=reducing.thresholds,
+    )
+    notices = [notice for file in files for notice in file.notices]
+    directory = locate_model(models_directory, outline, plan.features)
+    if not plan.no_cache and is_whole(directory):
+        get_run_logger().info("%s: reused, finished before: %s", plan.validation, directory)
+        return partial(_log, plan, load_model(directory), directory, notices)
+    window = build_features(train, plan.features)
+    training = train_regression(window.sums, plan.alpha)
+    validating = submit_validation(
+        runner, reducing, validated.file, training.model, window.baselines
+    )
+
+    def finish() -> Step:
+        validation = validating.result()
+        report = describe_run(plan, train, training, validation, reducing.thresholds)
+        directory = save_artifacts(models_directory, training.model, report)
+        return _log(plan, training.model, directory, notices)
+
+    return finish
+
+
+def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[str]) -> Step:
+    report = load_report(directory)
+    # Not a candidate: a backfill ends in the past.
+    log_to_mlflow(plan.cab, model, directory, report, notices, is_candidate=False)
+    baselines = report["baselines"]
+    return Step(
+        validation=report["validation"]["month"],
+        train=tuple(report["train"]["months"]),
+        trips=report["validation"]["rows_kept"],
+        model=report["validation"]["rmse"],
+        zone_pair_median=baselines["zone_pair_median"]["rmse"],
+        mean=baselines["mean"]["rmse"],
+        champion=None,
+        model_id=f"{directory.parent.name}/{directory.name}",
+    )
+
+
+@task(name="log-backfill", **IN_MEMORY, **RETRIES)
+def log_backfill_to_mlflow(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
+    """Log the backfill as one MLflow run; trying again finds what was done."""
+    page = log_backfill(plan, steps, plot)
+    get_run_logger().info("backfill of %s months is MLflow run %s", len(steps), page)
+    return page
+
+
+@task(name="publish-backfill", **IN_MEMORY)
+def publish_backfill(
+    plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_page: str
+) -> UUID:
+    """Publish the table and the plot as a markdown artifact."""
+    first, last = plan.months[0], plan.months[-1]
+    common = plan.common
+    text = [
+        f"# Backfill: {common.cab.name}, {first} to {last}",
+        f"{common.features.name} features, {len(common.train)} training months each; RMSE in "
+        "minutes.",
+        embed_png(plot, "RMSE by month"),
+        make_table(*list_rows(steps)),
+        f"MLflow run: [{mlflow_page}]({mlflow_page})",
+    ]
+    best = min(steps, key=lambda step: step.model)
+    artifact_id = create_markdown_artifact(
+        "\n\n".join(text),
+        key=ARTIFACT_KEY,
+        description=f"{common.cab.name} {first} to {last}: best validation RMSE {best.model:.4f} "
+        f"minutes, {best.validation}",
+    )
+    return cast(UUID, artifact_id)  # Prefect types it as if it were awaited
+
+
+def summarise(done: Backfill) -> str:
+    """The table and the plot of a backfill as text, and where it can be seen."""
+    table = Table(box=box.SIMPLE_HEAD)
+    header, rows = list_rows(done.steps)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console = Console(width=100, file=io.StringIO(), color_system=None)
+    console.print(table)
+    printed = cast(io.StringIO, console.file).getvalue()
+    shown = "\n".join(line.rstrip() for line in printed.splitlines())
+    store = hide_credentials(resolve_tracking_uri())
+    return f"""
+{shown}
+
+{draw_rmse_by_month(done.steps)}
+
+  MLflow run        {describe_mlflow_page(done.mlflow_page, store)}
+  Prefect artifact  {ARTIFACT_KEY}
+                    to see it: {describe_artifact_page(done.artifact_id)}
+"""

@@ -1,0 +1,73 @@
+"""A backfill as one MLflow run: its table, its plot, and RMSE by month as metrics with steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from taxi_duration.mlflow_run import start_run
+from taxi_duration.mlflow_store import find_experiment, hold_store
+
+# isort: split
+# The lines above set what mlflow reads when it is imported.
+from mlflow.entities import Metric, Param
+
+from taxi_duration.tracking import locate_page
+from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.walk_forward import BackfillPlan, Step, list_series
+
+BACKFILL_ID = "backfill_id"
+"""Tag: what a backfill's table follows from."""
+
+PLOT_FILE, TABLE_FILE = "rmse_by_month.png", "backfill.json"
+
+
+def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
+    """Have a backfill logged as one MLflow run; the same table is logged once.
+
+    Returns:
+        The address of the run's page.
+
+    Raises:
+        TransientSourceError: the store is locked or does not answer; asking again is safe.
+        SourceError: the store refuses.
+    """
+    uri = resolve_tracking_uri()
+    content = json.dumps([asdict(step) for step in steps], indent=2)
+    backfill_id = hashlib.sha256(content.encode()).hexdigest()[:16]
+    with hold_store(uri) as client:
+        experiment_id = find_experiment(client, uri)
+        is_it = f"tags.{BACKFILL_ID} = '{backfill_id}' and status = 'FINISHED'"
+        found = client.search_runs([experiment_id], is_it)
+        if found:
+            return locate_page(uri, found[0])
+        common, months = plan.common, plan.months
+        name = f"{common.cab.name} backfill {months[0]} to {months[-1]}"
+        params = {
+            "cab": common.cab.name,
+            "features": common.features.name,
+            "alphas": ",".join(f"{alpha:g}" for alpha in common.alphas),
+            "from": str(months[0]),
+            "to": str(months[-1]),
+            "train_months": str(len(common.train)),
+        }
+        with start_run(client, experiment_id, name, {BACKFILL_ID: backfill_id}) as run_id:
+            client.log_batch(run_id, params=[Param(*each) for each in params.items()])
+            now = int(time.time() * 1000)
+            metrics = [
+                Metric(f"{name}_rmse", value, now, place)
+                for name, values in list_series(steps).items()
+                for place, value in enumerate(values)
+                if value is not None
+            ]
+            client.log_batch(run_id, metrics=metrics)
+            with tempfile.TemporaryDirectory() as directory:
+                Path(directory, PLOT_FILE).write_bytes(plot)
+                Path(directory, TABLE_FILE).write_text(content + "\n", "utf-8")
+                client.log_artifacts(run_id, directory)
+        return locate_page(uri, client.get_run(run_id))

@@ -1,0 +1,62 @@
+"""Plots: RMSE by month, as a picture and as text."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+
+from taxi_duration.walk_forward import SERIES, Step, list_series
+
+COLOURS = {"model": "C0", "zone_pair_median": "C1", "mean": "C7", "champion": "C2"}
+MARKS = {"model": "M", "zone_pair_median": "z", "mean": "-", "champion": "C"}
+"""One character each, to be told apart in black and white."""
+
+TEXT_SIZE = (76, 18)
+"""Columns and lines, for a terminal of 80."""
+
+
+def plot_rmse_by_month(steps: Sequence[Step]) -> bytes:
+    """A PNG of the RMSE (minutes) of each predictor by validation month."""
+    # Here, and not pyplot, which keeps figures and picks a screen: runs have neither.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), dpi=110, layout="constrained")
+    axes = figure.subplots()
+    months = [step.validation for step in steps]
+    for name, values in list_series(steps).items():
+        figures = [float("nan") if value is None else value for value in values]
+        axes.plot(months, figures, "o-", color=COLOURS[name], label=SERIES[name])
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("RMSE, minutes")
+    axes.set_xlabel("validation month")
+    axes.set_xticks(axes.get_xticks()[:: max(1, len(steps) // 12)])
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best")
+    picture = io.BytesIO()
+    # Without metadata, the same steps give the same bytes.
+    figure.savefig(picture, format="png", metadata={"Software": None})
+    return picture.getvalue()
+
+
+def embed_png(picture: bytes, text: str) -> str:
+    """Markdown that holds a picture itself."""
+    return f"![{text}](data:image/png;base64,{base64.b64encode(picture).decode()})"
+
+
+def draw_rmse_by_month(steps: Sequence[Step]) -> str:
+    """The same as lines of text, without colours."""
+    import plotext
+
+    plotext.clear_figure()
+    plotext.theme("clear")
+    plotext.plotsize(*TEXT_SIZE)
+    for name, values in list_series(steps).items():
+        points = [(place, value) for place, value in enumerate(values) if value is not None]
+        places, figures = zip(*points, strict=True)
+        plotext.scatter(places, figures, label=SERIES[name], marker=MARKS[name])
+    shown = range(0, len(steps), max(1, len(steps) // 6))
+    plotext.xticks([*shown], [steps[place].validation for place in shown])
+    plotext.title("RMSE in minutes, by validation month")
+    text: str = plotext.uncolorize(plotext.build())
+    return "\n".join(line.rstrip() for line in text.splitlines())
