@@ -76,10 +76,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             serve(self)
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def answer(self, status: int, body: bytes = b"", **headers: str) -> None:
         """Send a whole answer; header names with `_` for `-`, Content-Length unless given."""
         self.start(status, **{"Content_Length": str(len(body)), **headers})
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def start(self, status: int, **headers: str) -> None:
         """Send a status and headers, and no body yet."""
