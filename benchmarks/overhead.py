@@ -61,9 +61,10 @@ class Stores:
         self._run(command)
         return time.perf_counter() - start
 
-    def read_work(self) -> dict[str, Any]:
-        """What `run_work.py` says of the one run in the stores."""
-        work: dict[str, Any] = json.loads(self._run([ROOT / "benchmarks" / "run_work.py"]))
+    def make(self, command: Sequence[str | Path]) -> dict[str, Any]:
+        """Run a command in stores that it makes; return what `run_work.py` says of its run."""
+        printed = self._run([ROOT / "benchmarks" / "run_work.py", *command])
+        work: dict[str, Any] = json.loads(printed.splitlines()[-1])
         return work
 
     def _run(self, command: Sequence[str | Path]) -> str:
@@ -103,8 +104,7 @@ def measure_overhead(data: Data, plan: Plan) -> Part:
         ours: list[str | Path] = [ROOT / "orchestrate.py", "--offline", "--data-dir", train.parent]
         ours += ["--year", str(year), "--month", str(month)]
         note("making the stores of Prefect and MLflow")
-        stores.run(ours)
-        work = stores.read_work()
+        work = stores.make(ours)
         shutil.rmtree(stores.live / "work" / "models")
         bare = [ROOT / "benchmarks" / "bare_flow.py", json.dumps(work)]
         stores.keep()

@@ -1,9 +1,13 @@
-"""Print, as JSON, what the one flow run in the stores of a working directory was made of.
+"""Run a flow file, and print in a last line, as JSON, what its run was made of.
 
-A process of its own, since it starts Prefect's embedded server, which ends with it.
+`python run_work.py orchestrate.py ...` in a directory whose stores hold no run. A process of its
+own, since it starts Prefect's embedded server, which ends with it.
 """
 
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import mlflow
 from prefect.client.orchestration import get_client
@@ -28,4 +32,11 @@ def read_work() -> dict[str, object]:
 
 
 if __name__ == "__main__":
+    sys.argv = sys.argv[1:]
+    sys.path[0] = str(Path(sys.argv[0]).parent)
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except SystemExit as ended:
+        if ended.code:
+            raise
     print(json.dumps(read_work()))

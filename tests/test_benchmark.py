@@ -17,11 +17,28 @@ from benchmarks import accuracy, months, overhead, speed
 from benchmarks.data import SMOKE, Data, list_months
 from benchmarks.measure import Measurement
 from benchmarks.tables import Part, Target, render_measurements, render_targets
-from benchmarks.ways import CONVERGED, COURSE, FLOOR, OURS, OURS_EXTENDED, VECTORISED, WAYS
+from benchmarks.ways import (
+    CONVERGED,
+    COURSE,
+    FLOOR,
+    HURRY_VARIABLE,
+    OURS,
+    OURS_EXTENDED,
+    VECTORISED,
+    WAYS,
+)
 from taxi_duration import DataError
 
 ROOT = Path(command.__file__).parents[1]
 ROWS = 60_000
+
+
+@pytest.fixture(autouse=True)
+def kept_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command sets for its processes does not outlive a test that runs it in this one."""
+    for name in ("OMP_NUM_THREADS", HURRY_VARIABLE):
+        monkeypatch.setenv(name, "1")
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")

@@ -364,10 +364,14 @@ def test_script_trains_with_a_server_of_its_own(tmp_path: Path) -> None:
     assert {"models", "mlflow.db"} <= {path.name for path in (tmp_path / "empty").iterdir()}
 
 
-def test_help_shows_units_and_defaults(tmp_path: Path) -> None:
-    ended = run_script("orchestrate_s3.py", "--help", directory=tmp_path)
-    assert ended.returncode == 0
-    text = " ".join(ended.stdout.split())
+def test_help_shows_units_and_defaults(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        start("orchestrate_s3", ("--help",))
+    assert ended.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
     for shown in (
         "--month MONTH last training month, 1 to 12; the next one validates",
         "--cab CAB cab type: green or yellow (default: green)",

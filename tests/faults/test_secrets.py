@@ -1,6 +1,7 @@
 """Secrets that a run is given are in nothing it prints or keeps."""
 
 import base64
+import json
 import shutil
 import sqlite3
 import subprocess
@@ -93,55 +94,49 @@ def kept(
     for name, sample in months.items():
         shutil.copy(sample, prefix / name)
 
-    def start(name: str, command: list[str], **variables: str) -> subprocess.Popen[bytes]:
-        directory = kept / name
-        directory.mkdir()
-        environment = make_environment(
-            PREFECT_API_URL=prefect_server,
-            PREFECT_HOME=str(directory / "prefect"),
-            PREFECT_LOGGING_LEVEL="DEBUG",
-            PREFECT_LOGGING_EXTRA_LOGGERS="httpx,httpcore,urllib3,mlflow,taxi_duration",
-            **variables,
-        )
-        with (directory / "printed").open("wb") as printed:
-            return subprocess.Popen(
-                [sys.executable, *command],
-                cwd=directory, env=environment, stdout=printed, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-
-    def check(process: subprocess.Popen[bytes], name: str, exit_code: int, text: str) -> None:
-        assert process.wait(120) == exit_code, (kept / name / "printed").read_text()
-        assert text in (kept / name / "printed").read_text()
-
     flow, flow_s3 = str(REPOSITORY / "orchestrate.py"), str(REPOSITORY / "orchestrate_s3.py")
     with (
         serve_tlc(tmp_path_factory.mktemp("mirror")) as mirror,
         serve_tlc(tmp_path_factory.mktemp("refusing-mirror")) as refusing_mirror,
         refuse_all() as refusing_store,
+        serve_mlflow(kept / "mlflow") as store,
     ):
         mirror.files.update({name: sample.read_bytes() for name, sample in months.items()})
         refusing_mirror.always = answer_status(403)
-        denied = start(
-            "denied",
-            [flow, *ARGUMENTS],
-            **refusing_mirror.environment
-            | {"TAXI_DURATION_TLC_URL": with_password(refusing_mirror.url, REFUSING_MIRROR)},
+        denied = refusing_mirror.environment | {
+            "TAXI_DURATION_TLC_URL": with_password(refusing_mirror.url, REFUSING_MIRROR)
+        }
+        refused = {"MLFLOW_TRACKING_URI": with_password(refusing_store, REFUSING_STORE)}
+        good = mirror.environment | {
+            "TAXI_DURATION_TLC_URL": with_password(mirror.url, MIRROR),
+            "MLFLOW_TRACKING_URI": with_password(store, STORE),
+        }
+        from_bucket = ["--block", s3_block, "--prefix", prefix.name]
+        jobs = {
+            "denied": ([flow, *ARGUMENTS], denied),
+            "refused": ([flow_s3, *ARGUMENTS, *from_bucket], refused),
+            "good": ([flow, *ARGUMENTS], good),
+        }
+        ran = subprocess.run(
+            [sys.executable, "-m", "tests.faults.forked_scripts", json.dumps(jobs)],
+            cwd=kept,
+            env=make_environment(
+                PREFECT_API_URL=prefect_server,
+                PREFECT_HOME=str(kept / "prefect"),
+                PREFECT_LOGGING_LEVEL="DEBUG",
+                PREFECT_LOGGING_EXTRA_LOGGERS="httpx,httpcore,urllib3,mlflow,taxi_duration",
+                PYTHONPATH=str(REPOSITORY),
+            ),
+            capture_output=True,
+            text=True,
+            check=False,
         )
-        refused = start(
-            "refused",
-            [flow_s3, *ARGUMENTS, "--block", s3_block, "--prefix", prefix.name],
-            MLFLOW_TRACKING_URI=with_password(refusing_store, REFUSING_STORE),
-        )
-        with serve_mlflow(kept / "mlflow") as store:
-            good = start(
-                "good",
-                [flow, *ARGUMENTS],
-                MLFLOW_TRACKING_URI=with_password(store, STORE),
-                **mirror.environment | {"TAXI_DURATION_TLC_URL": with_password(mirror.url, MIRROR)},
-            )
-            check(good, "good", 0, "validation RMSE")
-        check(refused, "refused", 1, "error: MLflow store http://127.0.0.1:")
-        check(denied, "denied", 1, "green_tripdata_2025-01.parquet")
+    (kept / "printed").write_text(ran.stderr)
+    printed = {name: (kept / name / "printed").read_text() for name in jobs}
+    assert json.loads(ran.stdout) == {"denied": 1, "refused": 1, "good": 0}, (ran.stderr, printed)
+    assert "green_tripdata_2025-01.parquet" in printed["denied"]
+    assert "error: MLflow store http://127.0.0.1:" in printed["refused"]
+    assert "validation RMSE" in printed["good"]
     # Not pytest's symbolic link to the same.
     servers = tmp_path_factory.getbasetemp().glob("prefect-server[0-9]*")
     return [kept, s3_server.bucket, *servers]
