@@ -25,7 +25,7 @@ from taxi_duration.options import (
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
-from taxi_duration.settings import Thresholds, read_settings
+from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.tracking_uri import check_tracking_uri
 
@@ -73,6 +73,7 @@ def prepare(options: LocalOptions, today: date) -> Plan:
     """Plan the run, and refuse one whose months, directories or settings will stop it."""
     plan = make_plan(options, today)
     read_settings(Thresholds)
+    read_settings(StabilityLimits)
     check_tracking_uri()
     check_writable(options.models_dir, "models directory")
     check_months(plan.cab, plan.months, options.data_dir, options.offline, today)

@@ -1,4 +1,4 @@
-"""How far predictions are from the truth, for a model and for the baselines it must beat."""
+"""How far predictions are from the truth, for a model and for what it must beat."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taxi_duration.encoding import PAIRS, ZONES, Floats, encode_pair
+from taxi_duration.settings import StabilityLimits, name_variable
 from taxi_duration.trips import MICROSECONDS_A_MINUTE, Trips
 
 Keys = npt.NDArray[np.int64]
@@ -60,6 +61,61 @@ def score(minutes: Floats, predicted: Floats) -> Evaluation:
     Evaluation(rmse=3.5355339059327378, mae=3.5, rows=2)
     """
     return Errors.of(minutes, predicted).evaluation
+
+
+def compare_rmse(ours: float, theirs: float) -> str:
+    """How much lower or higher one error is than another, in words; nothing when they are equal.
+
+    >>> compare_rmse(4.5, 5.0)
+    '10.0% lower'
+    """
+    if ours == theirs or not theirs:
+        return ""
+    change = ours / theirs - 1
+    return f"{abs(change):.1%} {'lower' if change <= 0 else 'higher'}"
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A model beside the champion: their RMSE on the same month's trips, in minutes.
+
+    Args:
+        version: the champion's, of the registered model.
+        is_seen: whether the champion was trained on that month, and has the advantage.
+        most_over: the limit, as a share of the champion's RMSE.
+    """
+
+    version: str
+    month: str
+    champion_rmse: float
+    rmse: float
+    is_seen: bool
+    most_over: float
+
+    @property
+    def champion(self) -> str:
+        """What the champion is called beside other predictors."""
+        seen = f", trained on {self.month} too" if self.is_seen else ""
+        return f"champion, version {self.version}{seen}"
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the model is worse than the champion by more than the limit."""
+        return not self.is_seen and self.rmse > self.champion_rmse * (1 + self.most_over)
+
+    def __str__(self) -> str:
+        change = compare_rmse(self.rmse, self.champion_rmse)
+        said = (
+            f"{self.champion}: RMSE {self.champion_rmse:.4f} minutes on {self.month}; this "
+            f"model's is {self.rmse:.4f}{change and f', {change}'}"
+        )
+        if not self.is_lost:
+            return f"{said}."
+        variable = name_variable(StabilityLimits, "most_over_champion")
+        return (
+            f"{said}, and {variable} allows {100 * self.most_over:.4g} %. Keep the champion, and "
+            "find out what differs: the features, the months trained on, or the trips."
+        )
 
 
 Predict = Callable[[Trips], Floats]

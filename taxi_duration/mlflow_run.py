@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -14,6 +15,7 @@ from taxi_duration.mlflow_store import MODEL_ID, PARENT, PROCESS
 # isort: split
 # The line above sets what mlflow reads when it is imported.
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.entities import Metric, Param
 from mlflow.models import Model, ModelSignature
@@ -21,15 +23,25 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from taxi_duration.contract import Cab
+from taxi_duration.errors import ModelError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process
 from taxi_duration.report import Report, collect_metrics
-from taxi_duration.store import REPORT_FILE
+from taxi_duration.store import MODEL_FILE, REPORT_FILE
+from taxi_duration.trips import Trips
 
 TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
 """Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
 
 PACKAGE = Path(__file__).parent
+
+NO_TRIPS: Trips = {
+    "pickup": np.empty(0, "datetime64[us]"),
+    "pickup_zone": np.empty(0, np.int64),
+    "dropoff_zone": np.empty(0, np.int64),
+    "distance_miles": np.empty(0),
+}
+"""To ask a model whether it knows how to predict."""
 
 
 def log_run(
@@ -154,3 +166,28 @@ def _log_model(
         ]
         + [f"mlflow=={mlflow.__version__}"],
     )
+
+
+def load_logged_model(location: str, tracking_uri: str) -> DurationModel:
+    """Load what `log_run` logged, without importing the code that lies beside it.
+
+    Args:
+        location: of the logged model's artifacts.
+
+    Raises:
+        ModelError: it does not arrive, or is no model that this version of the package can use.
+    """
+    import skops.io  # here, since it takes most of a second
+
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            path = mlflow.artifacts.download_artifacts(
+                f"{location}/{MODEL_FILE}", dst_path=directory, tracking_uri=tracking_uri
+            )
+            model = skops.io.load(path, trusted=TRUSTED_TYPES)
+        if not isinstance(model, DurationModel):
+            raise TypeError(f"it is a {type(model).__name__}")
+        model.predict_clean(NO_TRIPS)
+    except Exception as error:  # of many kinds; each means the same to the caller
+        raise ModelError(hide_credentials(" ".join(str(error).split()))) from error
+    return model

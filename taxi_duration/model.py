@@ -19,6 +19,7 @@ from taxi_duration.features import FeatureSet, fit_vectorizer, parse_term
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.month_file import reduce_trips
+from taxi_duration.stability import Profile
 from taxi_duration.trips import Trips, find_unusable, select_columns
 
 if TYPE_CHECKING:
@@ -158,8 +159,16 @@ class DurationModel:
 
     def evaluate(self, path: str | Path) -> Evaluation:
         """Read and clean a month's file as for training, and score the model on it."""
-        errors, _ = score_predictors({"model": self.predict_clean}, path)
-        return errors["model"]
+        return score_predictors({"model": self.predict_clean}, path).errors["model"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of a month: each predictor's errors, the row funnel and, if asked for, the trips' profile."""
+
+    errors: dict[str, Evaluation]
+    funnel: RowFunnel
+    profile: Profile | None
 
 
 def score_predictors(
@@ -167,20 +176,28 @@ def score_predictors(
     path: str | Path,
     cab: Cab | None = None,
     month: Month | None = None,
-) -> tuple[dict[str, Evaluation], RowFunnel]:
+    *,
+    with_profile: bool = False,
+) -> Scores:
     """Read and clean a month's file once, and score each predictor on its trips.
 
     Raises:
         DataError: as `reduce_trips`.
     """
 
-    def add_errors(chunks: Iterator[Trips]) -> dict[str, Errors]:
-        errors = dict.fromkeys(predictors, Errors())
+    def add_errors(chunks: Iterator[Trips]) -> tuple[dict[str, Errors], Profile]:
+        errors, profile = dict.fromkeys(predictors, Errors()), Profile()
         for trips in chunks:
             for name, predict in predictors.items():
                 errors[name] += Errors.of(trips["minutes"], predict(trips))
-        return errors
+            if with_profile:
+                profile += Profile.of(trips)
+        return errors, profile
 
     lanes, funnel = reduce_trips(path, add_errors, cab, month)
-    totals = {name: sum((lane[name] for lane in lanes), Errors()) for name in predictors}
-    return {name: total.evaluation for name, total in totals.items()}, funnel
+    errors = {
+        name: sum((of_lane[name] for of_lane, _ in lanes), Errors()).evaluation
+        for name in predictors
+    }
+    profile = sum((of_lane for _, of_lane in lanes), Profile()) if with_profile else None
+    return Scores(errors, funnel, profile)

@@ -33,6 +33,7 @@ from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.month_file import check_footer, check_funnel, check_unchanged, reduce_trips
 from taxi_duration.settings import Thresholds
+from taxi_duration.stability import Profile
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import tabulate
 from taxi_duration.trips import Trips
@@ -42,11 +43,15 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 @dataclass(frozen=True)
 class MonthSums:
-    """What is left of a month: its tables (see `tabulate`), its row funnel, and its medians."""
+    """What is left of a month: its tables (see `tabulate`) and its row funnel.
+
+    And, if they were asked for, its medians and the profile of its trips.
+    """
 
     tables: list[Tables]
     funnel: RowFunnel
     medians: ZonePairMedians | None = None
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -84,29 +89,35 @@ def reduce_month(
     """Read a month's file once, in chunks, and reduce it.
 
     Args:
+        with_medians: find its medians and its profile too, which another month is compared with.
         thresholds: the data contract's, which the month must keep; None asks only for a trip.
 
     Raises:
         DataError: as `reduce_trips`.
     """
 
-    def reduce(chunks: Iterator[Trips]) -> tuple[list[Tables], list[Keys]]:
+    def reduce(chunks: Iterator[Trips]) -> tuple[list[Tables], list[Keys], Profile]:
         keys: list[Keys] = []
+        profile = Profile()
 
         def noted() -> Iterator[Trips]:
+            nonlocal profile
             for chunk in chunks:
                 if with_medians:
                     keys.append(make_keys(chunk))
+                    profile += Profile.of(chunk)
                 yield chunk
 
-        return tabulate(noted(), feature_set), keys
+        return tabulate(noted(), feature_set), keys, profile
 
     lanes, funnel = reduce_trips(path, reduce, cab, month, thresholds)
-    first, *others = [tables for tables, _ in lanes]
+    first, *others = [tables for tables, _, _ in lanes]
     for lane in others:
         first = [a + b for a, b in zip(first, lane, strict=True)]
-    keys = [chunk for _, lane in lanes for chunk in lane]
-    return MonthSums(first, funnel, find_medians(np.concatenate(keys)) if keys else None)
+    if not with_medians:
+        return MonthSums(first, funnel)
+    medians = find_medians(np.concatenate([chunk for _, keys, _ in lanes for chunk in keys]))
+    return MonthSums(first, funnel, medians, sum((each for _, _, each in lanes), Profile()))
 
 
 def recall_month(
@@ -177,6 +188,8 @@ def save_sums(path: Path, sums: MonthSums) -> None:
     arrays: Arrays = {"funnel": np.array(json.dumps(asdict(sums.funnel)))}
     if sums.medians:
         arrays["medians"] = sums.medians.minutes
+    if sums.profile:
+        arrays |= {f"profile.{name}": counts for name, counts in sums.profile.counts.items()}
     for part, tables in enumerate(sums.tables):
         arrays[f"{part}.squares"] = np.array(tables.minutes_squares)
         for name in ("pairs", "pickup_hours", "dropoff_hours"):
@@ -221,7 +234,9 @@ def load_sums(path: Path, feature_set: FeatureSet) -> MonthSums:
         for part in range(layout.parts)
     ]
     medians = ZonePairMedians(arrays["medians"]) if "medians" in arrays else None
-    return MonthSums(tables, RowFunnel(**json.loads(str(arrays["funnel"]))), medians)
+    counts = {name.removeprefix("profile."): arrays[name] for name in arrays if "profile." in name}
+    profile = Profile(**counts) if counts else None
+    return MonthSums(tables, RowFunnel(**json.loads(str(arrays["funnel"]))), medians, profile)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:

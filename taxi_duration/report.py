@@ -1,4 +1,4 @@
-"""The report of one training run: what is written as report.json and shown as markdown."""
+"""The report of one training run: what is written as report.json."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import Any
 
 from taxi_duration.evaluation import Evaluation
-from taxi_duration.funnel import RowFunnel, find_limit
+from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.settings import Thresholds
+from taxi_duration.stability import Shift
 from taxi_duration.training import Training
 from taxi_duration.version import __version__
 
@@ -43,6 +44,7 @@ def build_report(
     inputs: Mapping[str, str],
     thresholds: Thresholds,
     drift: Mapping[str, Sequence[str]],
+    stability: Mapping[str, Shift],
 ) -> Report:
     """Put a run's figures in order.
 
@@ -53,6 +55,7 @@ def build_report(
         baselines: name -> its errors on the validation month.
         thresholds: the data contract's, which each month kept.
         drift: file name -> sentences on what is new about its columns.
+        stability: how far the months' trips are from each other, as `compare_months` returns it.
 
     Returns:
         The report; errors in minutes, rows as counts. The training RMSE and the trials' are
@@ -94,6 +97,7 @@ def build_report(
         "inputs": outline["inputs"],
         "thresholds": outline["thresholds"],
         "drift": {name: list(said) for name, said in sorted(drift.items()) if said},
+        "stability": {month: dict(shift) for month, shift in stability.items()},
         "versions": outline["versions"],
     }
 
@@ -133,7 +137,8 @@ def collect_metrics(report: Report) -> dict[str, float]:
     """The report's figures as flat names, such as `validation_rmse`, errors in minutes.
 
     A rule of the data contract counts as `train_zone_missing`; trips that were dropped or kept and
-    noted as `train_dropped_shorter_than_1_minute` and `train_noted_zero_distance`.
+    noted as `train_dropped_shorter_than_1_minute` and `train_noted_zero_distance`. Stability is the
+    validation month's.
     """
     metrics = {
         f"{part}_{name}": float(report[part][name])
@@ -148,115 +153,6 @@ def collect_metrics(report: Report) -> dict[str, float]:
                 metrics[name] = float(count)
     for name, errors in report["baselines"].items():
         metrics[f"{name}_rmse"] = float(errors["rmse"])
+    for name, figure in report["stability"][report["validation"]["month"]].items():
+        metrics[f"stability_{name}"] = float(figure)
     return metrics
-
-
-def render_markdown(
-    report: Report, run_link: str, model_location: str, notices: Sequence[str] = ()
-) -> str:
-    """The report as the markdown shown in Prefect: tables, and where the run is kept.
-
-    Args:
-        notices: sentences on this run that do not follow from the report.
-    """
-    train, validation = report["train"], report["validation"]
-    model_rmse = validation["rmse"]
-    months = ", ".join(train["months"])
-    contenders = [
-        (f"**linear regression, {report['features']} features**", model_rmse),
-        (
-            "zone-pair median" + (f" of {train['months'][-1]}" if train["months"][1:] else ""),
-            report["baselines"]["zone_pair_median"]["rmse"],
-        ),
-        ("training mean", report["baselines"]["mean"]["rmse"]),
-    ]
-    rules = [
-        (f"dropped: {rule}", train["dropped"][rule], validation["dropped"][rule])
-        for rule in train["dropped"]
-    ] + [
-        (f"kept, noted: {defect}", train["noted"][defect], validation["noted"][defect])
-        for defect in train["noted"]
-    ]
-    return "\n\n".join(
-        [
-            f"# Duration model: {report['cab']}, trained on {months}",
-            f"RMSE **{model_rmse:.4f} minutes** on {validation['month']} "
-            f"(alpha {report['alpha']:g}{_describe_trials(report['trials'])}; training RMSE "
-            f"{train['rmse']:.4f}, validation MAE {validation['mae']:.4f}).",
-            make_table(
-                ("on " + validation["month"], "RMSE, minutes", "model's RMSE is"),
-                [(name, f"{rmse:.4f}", _compare(model_rmse, rmse)) for name, rmse in contenders],
-            ),
-            make_table(
-                ("trips", f"training {months}", f"validation {validation['month']}"),
-                [
-                    (name, f"{of_train:,}", f"{of_validation:,}")
-                    for name, of_train, of_validation in [
-                        ("read", train["rows_read"], validation["rows_read"]),
-                        *rules,
-                        ("**kept**", train["rows_kept"], validation["rows_kept"]),
-                    ]
-                ],
-            ),
-            make_table(
-                (
-                    "contract: rows",
-                    f"training {months}",
-                    f"validation {validation['month']}",
-                    "limit a month",
-                ),
-                [
-                    (
-                        rule,
-                        f"{count:,}{_name_worst(rule, train['by_month'])}",
-                        f"{validation['broken'][rule]:,}",
-                        f"{limit:.4g} %",
-                    )
-                    for rule, count in train["broken"].items()
-                    for limit in [100 * find_limit(rule, Thresholds(**report["thresholds"]))]
-                ],
-            ),
-            *_describe_drift(report["drift"]),
-            *_list("To know about this run's months", notices),
-            make_table(
-                ("file", "sha256"),
-                [(f"`{name}`", f"`{digest}`") for name, digest in report["inputs"].items()],
-            ),
-            f"MLflow run: {run_link}",
-            f"Model: `{model_location}`",
-        ]
-    )
-
-
-def _name_worst(rule: str, by_month: Mapping[str, Mapping[str, Any]]) -> str:
-    """The month of a window with the largest share of rows that break a rule, if there is one."""
-    shares = {month: each["broken"][rule] / each["rows_read"] for month, each in by_month.items()}
-    worst = max(shares, key=lambda month: shares[month])
-    return f" (at most {shares[worst]:.2%}, {worst})" if shares[worst] and len(shares) > 1 else ""
-
-
-def _describe_drift(drift: Mapping[str, Sequence[str]]) -> list[str]:
-    said = [f"`{name}`: {sentence}" for name, each in drift.items() for sentence in each]
-    return _list("New about the columns, and of no harm", said)
-
-
-def _list(title: str, sentences: Sequence[str]) -> list[str]:
-    return [f"{title}:\n\n" + "\n".join(f"- {each}" for each in sentences)] if sentences else []
-
-
-def _describe_trials(trials: Sequence[Mapping[str, float]]) -> str:
-    tried = ", ".join(f"{trial['rmse']:.4f} with {trial['alpha']:g}" for trial in trials)
-    return f", chosen inside the training window: {tried}" if tried else ""
-
-
-def _compare(ours: float, theirs: float) -> str:
-    if ours == theirs or not theirs:
-        return ""
-    change = ours / theirs - 1
-    return f"{abs(change):.1%} {'lower' if change <= 0 else 'higher'}"
-
-
-def make_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A markdown table, its first column aligned left and the others right."""
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

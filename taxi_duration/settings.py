@@ -14,6 +14,7 @@ TLC_HOST = "d37ci6vzurychx.cloudfront.net"
 """Where the TLC Trip Record Data page links to."""
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(gt=0)]
 
@@ -73,8 +74,18 @@ class Thresholds(BaseSettings):
     fewest_within_hour: Share = 0.85
     most_null_zones: Share = 0.01
     most_zones_out_of_range: Share = 0.001
-    fewest_rows: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.5
+    fewest_rows: AtLeastZero = 0.5
     most_rows: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+
+
+class StabilityLimits(BaseSettings):
+    """How far a month's trips, and a model's error, may be from what was before, unremarked."""
+
+    model_config = SettingsConfigDict(env_prefix="TAXI_DURATION_STABILITY_", frozen=True)
+
+    most_index: AtLeastZero = 0.1
+    most_unseen_pairs: Share = 0.25
+    most_over_champion: AtLeastZero = 0.05
 
 
 Settings = TypeVar("Settings", bound=BaseSettings)

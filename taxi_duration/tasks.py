@@ -38,11 +38,13 @@ from taxi_duration.month_file import (
 )
 from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
-from taxi_duration.report import Report, render_markdown
+from taxi_duration.report import Report
+from taxi_duration.run_card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
+from taxi_duration.stability import Profile
 from taxi_duration.store import save_model
 from taxi_duration.tables import Tables
-from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
+from taxi_duration.tracking import REGISTERED_MODEL, Champion, TrackedRun, log_training
 from taxi_duration.training import Training, Window, fit_window, sum_window
 from taxi_duration.transfer import Progress
 
@@ -54,7 +56,7 @@ ARTIFACT_KEY = "duration-model-report"
 
 @dataclass(frozen=True)
 class CleanMonth:
-    """What is left of a training month: its sums on this disk, its row funnel and its medians.
+    """What is left of a training month: its sums on this disk, and what is small.
 
     `drift` says what is new about its columns. The file may lie on another machine.
     """
@@ -63,6 +65,7 @@ class CleanMonth:
     sums: Path
     funnel: RowFunnel
     medians: ZonePairMedians
+    profile: Profile
     drift: tuple[str, ...]
 
 
@@ -80,11 +83,15 @@ class TrainingWindow:
 
 @dataclass(frozen=True)
 class Validation:
-    """Errors by predictor, `model` among them, on the trips of a month that its row funnel kept."""
+    """Errors by predictor, `model` among them, on the trips of a month that its row funnel kept.
+
+    The champion is among them too, if there is one.
+    """
 
     file: MonthFile
     errors: Mapping[str, Evaluation]
     funnel: RowFunnel
+    profile: Profile
     drift: tuple[str, ...]
 
 
@@ -159,7 +166,8 @@ def clean_month(
     drift = log_drift(file, cab)
     get_run_logger().info("%s: %s", file.month, month.sums.funnel)
     medians = cast(ZonePairMedians, month.sums.medians)
-    return CleanMonth(file, month.path, month.sums.funnel, medians, drift)
+    profile = cast(Profile, month.sums.profile)
+    return CleanMonth(file, month.path, month.sums.funnel, medians, profile, drift)
 
 
 def log_drift(file: MonthFile, cab: Cab) -> tuple[str, ...]:
@@ -210,11 +218,15 @@ def validate(
     file: MonthFile,
     cab: Cab,
     thresholds: Thresholds,
+    champion: Champion | None = None,
 ) -> Validation:
-    """Score the model and its baselines on the validation month."""
+    """Score the model, its baselines and the champion on the validation month."""
     check_rows_against_earlier(file.path, cab, file.month, thresholds)
     predictors = {"model": model.predict_clean, **baselines.predictors}
-    errors, funnel = score_predictors(predictors, file.path, cab, file.month)
+    if champion:
+        predictors["champion"] = champion.model.predict_clean
+    scores = score_predictors(predictors, file.path, cab, file.month, with_profile=True)
+    errors, funnel = scores.errors, scores.funnel
     check_unchanged(file.path, file.sha256)
     check_funnel(file.path, funnel, thresholds)
     drift = log_drift(file, cab)
@@ -226,7 +238,7 @@ def validate(
         errors["zone_pair_median"].rmse,
         errors["mean"].rmse,
     )
-    return Validation(file, errors, funnel, drift)
+    return Validation(file, errors, funnel, cast(Profile, scores.profile), drift)
 
 
 @task(name="save-artifacts", **IN_MEMORY)
@@ -268,17 +280,14 @@ def log_to_mlflow(
 
 
 @task(name="publish-report", **IN_MEMORY)
-def publish_report(
-    report: Report, mlflow_run: str, model_location: str, notices: Sequence[str]
-) -> UUID:
+def publish_report(report: Report, mlflow_run: str, model_location: str, remarks: Remarks) -> UUID:
     """Publish the report as a markdown artifact, the same for both flows.
 
     Args:
         mlflow_run: a link to it, or why there is none.
-        notices: how the months got here, where that is worth a reader's attention.
     """
     artifact_id = create_markdown_artifact(
-        render_markdown(report, mlflow_run, model_location, notices),
+        render_markdown(report, mlflow_run, model_location, remarks),
         key=ARTIFACT_KEY,
         description=f"{report['cab']} {report['train']['months'][-1]}: validation RMSE "
         f"{report['validation']['rmse']:.4f} minutes",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxi_duration.mlflow_run import log_run
+from taxi_duration.mlflow_run import load_logged_model, log_run
 from taxi_duration.mlflow_store import (
     EXPERIMENT,
     MODEL_ID,
@@ -36,7 +36,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from taxi_duration.contract import Cab
-from taxi_duration.errors import SourceError, hide_credentials
+from taxi_duration.errors import ModelError, SourceError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process, is_dead
 from taxi_duration.report import Report
@@ -46,6 +46,9 @@ from taxi_duration.tracking_uri import resolve_tracking_uri
 REGISTERED_MODEL = "nyc-taxi-duration"
 CANDIDATE = "candidate"
 """The alias of the version that was trained last."""
+
+CHAMPION = "champion"
+"""The alias of the version in use, which a person sets."""
 
 CLOSED = "closed_because"
 """Tag: why another process than its own ended a run."""
@@ -73,6 +76,59 @@ class TrackedRun:
             f"[{self.run_id}]({self.url}) in `{self.tracking_uri}`, version {self.version} of "
             f"{REGISTERED_MODEL}"
         )
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version of the registered model that is in use.
+
+    Args:
+        model_id: its identity, `<cab>/<month>-<id>`.
+        months: what it was trained on, such as "2023-01".
+    """
+
+    version: str
+    model_id: str
+    months: tuple[str, ...]
+    model: DurationModel
+
+
+def load_champion(cab: Cab) -> Champion | None:
+    """Load the version with the alias `champion`, running no code that is logged with it.
+
+    Returns:
+        None when there is no store, no such version, or it is of another cab type.
+
+    Raises:
+        InputError: the address of the store is wrong.
+        TransientSourceError, SourceError: the store fails.
+        ModelError: the version holds no model of ours that can be loaded.
+    """
+    uri = resolve_tracking_uri()
+    database = find_database(uri)
+    if database is not None and not database.exists():
+        return None
+    with reach_store(uri) as client:
+        found = client.search_registered_models(f"name = '{REGISTERED_MODEL}'")
+        number = found[0].aliases.get(CHAMPION) if found else None
+        if number is None:
+            return None
+        version = client.get_model_version(REGISTERED_MODEL, str(number))
+        try:
+            run = client.get_run(version.run_id) if version.run_id else None
+            if run is None or MODEL_ID not in run.data.tags:
+                raise ModelError("no run of this pipeline logged it.")
+            if run.data.params["cab"] != cab.name:
+                return None
+            location = client.get_logged_model(_list_models(run)[-1]).artifact_location
+            model = load_logged_model(location, uri)
+        except ModelError as error:
+            raise ModelError(
+                f"champion, version {number} of {REGISTERED_MODEL}, cannot be loaded: {error} Give "
+                f"the alias {CHAMPION} to a version that this pipeline registered."
+            ) from error
+    months = tuple(run.data.params["train_months"].split(","))
+    return Champion(str(number), run.data.tags[MODEL_ID], months, model)
 
 
 def log_training(

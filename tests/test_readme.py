@@ -8,12 +8,12 @@ import yaml
 
 from taxi_duration.cli import make_parser
 from taxi_duration.options import LocalOptions
-from taxi_duration.settings import Thresholds, TlcSettings, TransferSettings
+from taxi_duration.settings import StabilityLimits, Thresholds, TlcSettings, TransferSettings
 from tests.months import FEBRUARY, JANUARY
 
 SETTINGS = {
     f"{kind.model_config['env_prefix']}{name}".upper(): field.default
-    for kind in (TlcSettings, TransferSettings, Thresholds)
+    for kind in (TlcSettings, TransferSettings, Thresholds, StabilityLimits)
     for name, field in kind.model_fields.items()
 }
 TLC = "the TLC's own"

@@ -6,7 +6,8 @@ import pytest
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
-from taxi_duration.report import Report, build_report, collect_metrics, render_markdown
+from taxi_duration.report import Report, build_report, collect_metrics
+from taxi_duration.run_card import render_markdown
 from taxi_duration.settings import Thresholds
 from taxi_duration.training import Trial
 from tests.months import JANUARY

@@ -9,6 +9,7 @@ from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import reduce_month
 from taxi_duration.report import Report, build_report
 from taxi_duration.settings import Thresholds
+from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS
 from taxi_duration.training import Training, fit_window, sum_window
 from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY
@@ -36,4 +37,5 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
         inputs={"green_tripdata_2025-01.parquet": sha256},
         thresholds=Thresholds(),
         drift={},
+        stability={"2025-02": dict.fromkeys((*QUANTITIES, UNSEEN_PAIRS), 0.0)},
     )

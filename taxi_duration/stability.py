@@ -1,0 +1,173 @@
+"""How alike the trips of two months are, and when that is worth a warning.
+
+A profile counts a month's trips by distance, hour, duration and zone pair; profiles add up. Two
+are compared by the population stability index of each count, and by the pairs that only one knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from taxi_duration.encoding import MICROSECONDS_IN_HOUR, PAIRS, encode_pair, is_metered
+from taxi_duration.settings import StabilityLimits, name_variable
+from taxi_duration.trips import Trips
+
+Counts = npt.NDArray[np.int64]
+
+HALF_MILES = 20
+"""Bins of half a mile, up to 10 miles; then one to `FARTHEST_MILES`, and one of unmetered trips."""
+
+HOURS_A_DAY = 24
+
+MINUTES_A_BIN, DURATION_BINS = 3.0, 20
+"""Up to the hour, which is in the last bin."""
+
+EMPTY_SHARE = 1e-4
+"""Added to each bin's share, since the index of an empty one would be infinite."""
+
+QUANTITIES = ("distance", "hour", "duration")
+UNSEEN_PAIRS = "unseen_pairs"
+
+Shift = dict[str, float]
+"""Of each of `QUANTITIES` its stability index, and as `UNSEEN_PAIRS` a share of trips."""
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Counts of trips, of none by default.
+
+    Args:
+        distance: by miles, see `HALF_MILES`.
+        hour: by the pick-up's hour of the day, in New York time.
+        duration: by minutes, see `MINUTES_A_BIN`.
+        pairs: (`PAIRS`,), by zone pair.
+    """
+
+    distance: Counts = field(default_factory=lambda: np.zeros(HALF_MILES + 2, np.int64))
+    hour: Counts = field(default_factory=lambda: np.zeros(HOURS_A_DAY, np.int64))
+    duration: Counts = field(default_factory=lambda: np.zeros(DURATION_BINS, np.int64))
+    pairs: Counts = field(default_factory=lambda: np.zeros(PAIRS, np.int64))
+
+    @classmethod
+    def of(cls, trips: Trips) -> Profile:
+        """The profile of trips that `clean_trips` returned."""
+        distance = np.minimum(trips["distance_miles"] * 2, HALF_MILES).astype(np.int32)
+        distance[~is_metered(trips)] = HALF_MILES + 1
+        hour = trips["pickup"].view(np.int64) // MICROSECONDS_IN_HOUR % HOURS_A_DAY
+        duration = np.minimum(trips["minutes"] / MINUTES_A_BIN, DURATION_BINS - 1).astype(np.int32)
+        return cls(
+            np.bincount(distance, minlength=HALF_MILES + 2),
+            np.bincount(hour, minlength=HOURS_A_DAY),
+            np.bincount(duration, minlength=DURATION_BINS),
+            np.bincount(encode_pair(trips), minlength=PAIRS),
+        )
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """The counts by their names."""
+        return {name: getattr(self, name) for name in (*QUANTITIES, "pairs")}
+
+    def __add__(self, other: Profile) -> Profile:
+        theirs = other.counts
+        return Profile(**{name: ours + theirs[name] for name, ours in self.counts.items()})
+
+    def __sub__(self, other: Profile) -> Profile:
+        theirs = other.counts
+        return Profile(**{name: ours - theirs[name] for name, ours in self.counts.items()})
+
+
+def measure_psi(counts: Counts, others: Counts) -> float:
+    """The population stability index of two sets of trips, counted into the same bins.
+
+    With p and q the shares of a bin, the sum of (p - q) ln(p / q) over the bins: the divergence of
+    Jeffreys (1946). Credit scoring, where it has its name, takes less than 0.1 for no change and
+    more than 0.25 for another population (Siddiqi, Credit Risk Scorecards, 2006). To each share
+    `EMPTY_SHARE` is added first.
+
+    >>> measure_psi(np.array([40, 60]), np.array([4, 6]))
+    0.0
+    >>> round(measure_psi(np.array([50, 50]), np.array([80, 20])), 4)
+    0.4157
+    """
+    ours, theirs = _share(counts), _share(others)
+    return float(((ours - theirs) * np.log(ours / theirs)).sum())
+
+
+def _share(counts: Counts) -> npt.NDArray[np.float64]:
+    shares: npt.NDArray[np.float64] = counts / counts.sum() + EMPTY_SHARE
+    return shares / (1 + len(counts) * EMPTY_SHARE)
+
+
+def compare_profiles(profile: Profile, reference: Profile) -> Shift:
+    """How far trips are from others, each at least one.
+
+    Returns:
+        The index of each quantity, and the share of trips whose zone pair the others do not have.
+    """
+    ours, theirs = profile.counts, reference.counts
+    shift = {name: measure_psi(ours[name], theirs[name]) for name in QUANTITIES}
+    unseen = profile.pairs[reference.pairs == 0].sum()
+    return {**shift, UNSEEN_PAIRS: float(unseen / profile.pairs.sum())}
+
+
+def compare_months(
+    training: Mapping[str, Profile], validation_month: str, validation: Profile
+) -> dict[str, Shift]:
+    """Compare the validation month with the training window, and its months with each other.
+
+    A training month is compared with the others of the window: it is a part of the whole, which is
+    the nearer to it the fewer months there are.
+
+    Args:
+        training: month -> profile, oldest first.
+
+    Returns:
+        By month: of the training months, if there are several, and of the validation month.
+    """
+    window = sum(training.values(), Profile())
+    shifts = {
+        month: compare_profiles(profile, window - profile)
+        for month, profile in training.items()
+        if len(training) > 1
+    }
+    return {**shifts, validation_month: compare_profiles(validation, window)}
+
+
+def warn_of_shifts(shifts: Mapping[str, Shift], limits: StabilityLimits) -> list[str]:
+    """Say in a sentence each what is beyond a limit, what it means and what to do.
+
+    Args:
+        shifts: as `compare_months` returns them, the validation month last.
+    """
+    index_variable = name_variable(StabilityLimits, "most_index")
+    share_variable = name_variable(StabilityLimits, "most_unseen_pairs")
+    *_, validation_month = shifts
+    warnings = []
+    for month, shift in shifts.items():
+        is_validation = month == validation_month
+        others = "the training window's" if is_validation else "those of the window's other months"
+        beyond = [
+            f"{name} {shift[name]:.3f}" for name in QUANTITIES if shift[name] > limits.most_index
+        ]
+        if beyond:
+            remedy = (
+                "what was learned may not hold there; train on months more like it"
+                if is_validation
+                else "a model of both fits neither well; leave out the months of the past"
+            )
+            warnings.append(
+                f"{month}: the trips are unlike {others}, by a stability index of "
+                f"{', '.join(beyond)} where {index_variable} is {limits.most_index:g}. Look at the "
+                f"month's file first; if trips are so, {remedy}."
+            )
+        if shift[UNSEEN_PAIRS] > limits.most_unseen_pairs:
+            warnings.append(
+                f"{month}: {shift[UNSEEN_PAIRS]:.1%} of the trips are of zone pairs that are not "
+                f"among {others}, where {share_variable} is {limits.most_unseen_pairs:g}. A model "
+                "has no coefficient for such a pair; train on more months."
+            )
+    return warnings
