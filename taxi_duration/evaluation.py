@@ -113,7 +113,7 @@ class Challenge:
             return f"{said}."
         variable = name_variable(StabilityLimits, "most_over_champion")
         return (
-            f"{said}, and {variable} allows {100 * self.most_over:.4g} %. Keep the champion, and "
+            f"{said}; {variable} allows {100 * self.most_over:.4g}%. Keep the champion, and "
             "find out what differs: the features, the months trained on, or the trips."
         )
 

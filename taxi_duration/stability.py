@@ -143,31 +143,35 @@ def warn_of_shifts(shifts: Mapping[str, Shift], limits: StabilityLimits) -> list
     Args:
         shifts: as `compare_months` returns them, the validation month last.
     """
-    index_variable = name_variable(StabilityLimits, "most_index")
-    share_variable = name_variable(StabilityLimits, "most_unseen_pairs")
     *_, validation_month = shifts
     warnings = []
     for month, shift in shifts.items():
-        is_validation = month == validation_month
-        others = "the training window's" if is_validation else "those of the window's other months"
         beyond = [
-            f"{name} {shift[name]:.3f}" for name in QUANTITIES if shift[name] > limits.most_index
+            f"{name} {shift[name]:.4f}" for name in QUANTITIES if shift[name] > limits.most_index
         ]
+        others, remedy = (
+            (
+                "the training window's",
+                "what was learned may not hold for them: train on months that are more like it",
+            )
+            if month == validation_month
+            else (
+                "those of the window's other months",
+                "a window without it, or without the others, may fit the months to come better",
+            )
+        )
         if beyond:
-            remedy = (
-                "what was learned may not hold there; train on months more like it"
-                if is_validation
-                else "a model of both fits neither well; leave out the months of the past"
-            )
             warnings.append(
-                f"{month}: the trips are unlike {others}, by a stability index of "
-                f"{', '.join(beyond)} where {index_variable} is {limits.most_index:g}. Look at the "
-                f"month's file first; if trips are so, {remedy}."
+                f"{month}: its trips are not like {others}, by a population stability index of "
+                f"{', '.join(beyond)}; {name_variable(StabilityLimits, 'most_index')} allows "
+                f"{limits.most_index:g}. Look at its file first; if its trips are so, {remedy}."
             )
-        if shift[UNSEEN_PAIRS] > limits.most_unseen_pairs:
-            warnings.append(
-                f"{month}: {shift[UNSEEN_PAIRS]:.1%} of the trips are of zone pairs that are not "
-                f"among {others}, where {share_variable} is {limits.most_unseen_pairs:g}. A model "
-                "has no coefficient for such a pair; train on more months."
-            )
+    unseen = shifts[validation_month][UNSEEN_PAIRS]
+    if unseen > limits.most_unseen_pairs:
+        warnings.append(
+            f"{validation_month}: {unseen:.2%} of its trips are of zone pairs that the training "
+            f"window does not have; {name_variable(StabilityLimits, 'most_unseen_pairs')} allows "
+            f"{100 * limits.most_unseen_pairs:.4g}%. The model has no coefficient for such a pair: "
+            "train on more months."
+        )
     return warnings

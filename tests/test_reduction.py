@@ -15,10 +15,11 @@ from taxi_duration.disk import hash_file
 from taxi_duration.errors import StorageError
 from taxi_duration.evaluation import find_medians, make_keys
 from taxi_duration.features import FEATURE_SETS, FeatureSet
-from taxi_duration.model import DurationModel
+from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import MonthSums, load_sums, recall_month, reduce_month, save_sums
+from taxi_duration.stability import Profile
 from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY, JANUARY, write_month
 from tests.test_evaluation import look_up
@@ -58,6 +59,8 @@ def test_what_is_saved_is_loaded_to_the_last_bit(tmp_path: Path, features: Featu
     loaded = load_sums(tmp_path / "sums.npz", features)
     assert loaded.funnel == sums.funnel
     np.testing.assert_array_equal(loaded.medians.minutes, sums.medians.minutes)
+    for name, counts in sums.profile.counts.items():
+        np.testing.assert_array_equal(loaded.profile.counts[name], counts)
     for ours, theirs in zip(loaded.tables, sums.tables, strict=True):
         assert ours.minutes_squares == theirs.minutes_squares
         for table in ("pairs", "pickup_hours", "dropoff_hours"):
@@ -67,9 +70,23 @@ def test_what_is_saved_is_loaded_to_the_last_bit(tmp_path: Path, features: Featu
             assert (a != b).nnz == 0
 
 
-def test_a_month_without_medians_has_none(tmp_path: Path) -> None:
+def test_a_month_without_medians_has_neither_these_nor_a_profile(tmp_path: Path) -> None:
     save_sums(tmp_path / "sums.npz", reduce_month(JANUARY, COURSE))
-    assert load_sums(tmp_path / "sums.npz", COURSE).medians is None
+    loaded = load_sums(tmp_path / "sums.npz", COURSE)
+    assert (loaded.medians, loaded.profile) == (None, None)
+
+
+def test_the_profile_of_a_month_is_that_of_its_trips_however_they_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("taxi_duration.month_file.CHUNK_ROWS", 1000)
+    trips, _ = clean_trips(read_trips(JANUARY))
+    reduced = reduce_month(JANUARY, COURSE, with_medians=True).profile
+    scored = score_predictors({}, JANUARY, with_profile=True).profile
+    assert score_predictors({}, JANUARY).profile is None
+    for name, counts in Profile.of(trips).counts.items():
+        np.testing.assert_array_equal(reduced.counts[name], counts)
+        np.testing.assert_array_equal(scored.counts[name], counts)
 
 
 def test_a_month_that_was_reduced_is_not_read_again(

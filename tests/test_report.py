@@ -3,11 +3,11 @@ from dataclasses import replace
 
 import pytest
 
-from taxi_duration.evaluation import Evaluation
+from taxi_duration.evaluation import Challenge, Evaluation
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.report import Report, build_report, collect_metrics
-from taxi_duration.run_card import render_markdown
+from taxi_duration.run_card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from taxi_duration.training import Trial
 from tests.months import JANUARY
@@ -54,6 +54,11 @@ def report() -> Report:
         inputs={"green_tripdata_2023-01.parquet": "cd", "green_tripdata_2022-12.parquet": "ab"},
         thresholds=Thresholds(most_null_zones=0.125),
         drift={"b.parquet": ("column x is new.", "column y is new."), "a.parquet": ()},
+        stability={
+            "2022-12": {"distance": 0.5, "hour": 0.0, "duration": 0.25, "unseen_pairs": 0.125},
+            "2023-01": {"distance": 0.25, "hour": 0.0, "duration": 0.125, "unseen_pairs": 0.5},
+            "2023-02": {"distance": 0.01, "hour": 0.02, "duration": 0.03, "unseen_pairs": 0.04},
+        },
     )
 
 
@@ -87,6 +92,7 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
         "most_rows": 2.0,
     }
     assert report["drift"] == {"b.parquet": ["column x is new.", "column y is new."]}
+    assert report["stability"]["2023-02"]["unseen_pairs"] == 0.04
     assert json.loads(json.dumps(report)) == report
 
 
@@ -109,6 +115,10 @@ def test_metrics_are_the_reports_figures(report: Report) -> None:
         "validation_noted_zero_distance": 3.0,
         "mean_rmse": 12.0,
         "zone_pair_median_rmse": 5.0,
+        "stability_distance": 0.01,
+        "stability_hour": 0.02,
+        "stability_duration": 0.03,
+        "stability_unseen_pairs": 0.04,
     }
 
 
@@ -127,6 +137,10 @@ def test_the_markdown_compares_and_links(report: Report) -> None:
     assert "| zone missing | 4 (at most 0.50%, 2023-01) | 0 | 12.5 % |" in lines
     worst = "100 (at most 15.00%, 2022-12)"
     assert f"| not within 1 to 60 minutes | {worst} | 50 | 15 % |" in lines
+    assert (
+        "| 2022-12 beside the window's other months | 0.5000 | 0.0000 | 0.2500 | 12.50% |" in lines
+    )
+    assert "| 2023-02 beside the training window | 0.0100 | 0.0200 | 0.0300 | 4.00% |" in lines
     assert "- `b.parquet`: column y is new." in lines
     assert "MLflow run: [abc](http://127.0.0.1:5000/#/x)" in lines
 
@@ -141,6 +155,57 @@ def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
     for block in render_markdown(report, "x", "y").split("\n\n"):
         rows = [line.count(" | ") for line in block.splitlines() if line.startswith("|")]
         assert len(set(rows)) <= 1
+
+
+def make_challenge(rmse: float, *, is_seen: bool = False) -> Challenge:
+    """Of a model of that RMSE, where the champion has one of 5 minutes."""
+    return Challenge("7", "2023-02", 5.0, rmse, is_seen, most_over=0.05)
+
+
+def test_the_champion_is_among_those_the_model_is_compared_with(report: Report) -> None:
+    lines = render_markdown(report, "x", "y", Remarks(challenge=make_challenge(6.0))).splitlines()
+    assert "| champion, version 7 | 5.0000 | 20.0% higher |" in lines
+    assert "champion" not in render_markdown(report, "x", "y")
+
+
+def test_what_is_beyond_a_limit_is_said_before_the_figures(report: Report) -> None:
+    remarks = Remarks(("a notice",), ("a shift", "another"), make_challenge(6.0))
+    said = render_markdown(report, "x", "y", remarks)
+    listed = f"- a shift\n- another\n- The {remarks.challenge}\n\n| drift:"
+    assert f"Beyond the limits of drift:\n\n{listed}" in said
+    assert "about this run's months:\n\n- a notice\n\n" in said
+    assert remarks.sentences == ["a notice", "a shift", "another", str(remarks.challenge)]
+    within = Remarks(challenge=make_challenge(5.25))
+    assert "Beyond the limits" not in render_markdown(report, "x", "y", within)
+
+
+def test_a_model_loses_to_the_champion_by_more_than_the_limit() -> None:
+    assert [make_challenge(rmse).is_lost for rmse in (4.0, 5.0, 5.25, 5.26)] == [
+        False, False, False, True,
+    ]  # fmt: skip
+    assert str(make_challenge(6.0)) == (
+        "champion, version 7: RMSE 5.0000 minutes on 2023-02; this model's is 6.0000, 20.0% "
+        "higher; TAXI_DURATION_STABILITY_MOST_OVER_CHAMPION allows 5%. Keep the champion, and find "
+        "out what differs: the features, the months trained on, or the trips."
+    )
+    assert str(make_challenge(4.5)) == (
+        "champion, version 7: RMSE 5.0000 minutes on 2023-02; this model's is 4.5000, 10.0% lower."
+    )
+
+
+def test_a_champion_that_has_seen_the_month_does_not_win() -> None:
+    challenge = make_challenge(6.0, is_seen=True)
+    assert not challenge.is_lost
+    assert str(challenge) == (
+        "champion, version 7, trained on 2023-02 too: RMSE 5.0000 minutes on 2023-02; this model's "
+        "is 6.0000, 20.0% higher."
+    )
+
+
+def test_a_champion_without_any_error_is_compared_with() -> None:
+    challenge = replace(make_challenge(1.0), champion_rmse=0.0)
+    assert challenge.is_lost
+    assert "this model's is 1.0000;" in str(challenge)
 
 
 def test_drift_is_shown_only_where_there_is_some(report: Report) -> None:

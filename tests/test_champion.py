@@ -1,0 +1,217 @@
+"""The champion: loaded from the registry without running what lies there, and beaten or not."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from logging import INFO, WARNING
+from pathlib import Path
+
+import mlflow
+import pytest
+import skops.io
+from prefect import flow
+from sklearn.linear_model import LinearRegression
+
+from taxi_duration import ModelError, SourceError, load_model
+from taxi_duration.contract import CABS
+from taxi_duration.evaluation import Challenge, compare_rmse
+from taxi_duration.mlflow_store import hold_store
+from taxi_duration.pipeline import find_champion
+from taxi_duration.settings import StabilityLimits
+from taxi_duration.stability import warn_of_shifts
+from taxi_duration.store import load_report, save_model
+from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, load_champion, log_training
+from tests.conftest import connected_to
+from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE
+from tests.runs import Run, read_logs, read_report_artifact, run_local
+from tests.trained import make_report, train_on
+
+GREEN, YELLOW = CABS["green"], CABS["yellow"]
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an MLflow store in which a `course` model of January is registered."""
+    directory = tmp_path_factory.mktemp("store")
+    training = train_on(JANUARY, "course")
+    report = make_report(training)
+    saved = save_model(directory / "models", training.model, report)
+    with pytest.MonkeyPatch.context() as patched:
+        uri = f"sqlite:///{directory / 'mlflow.db'}"
+        patched.setenv("MLFLOW_TRACKING_URI", uri)
+        with hold_store(uri):
+            pass
+        assert load_champion(GREEN) is None  # nor is anything registered yet
+        log_training(GREEN, training.model, saved, report)
+    return directory
+
+
+@pytest.fixture
+def store(logged: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[mlflow.MlflowClient]:
+    """The store, in which nobody is champion before the test or after it."""
+    uri = f"sqlite:///{logged / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    client = mlflow.MlflowClient(uri)
+    yield client
+    client.delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
+
+
+def crown(client: mlflow.MlflowClient, version: str = "1") -> None:
+    client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+
+
+def find_files(client: mlflow.MlflowClient) -> Path:
+    """Where the files of version 1 are."""
+    version = client.get_model_version(REGISTERED_MODEL, "1")
+    (output,) = client.get_run(version.run_id).outputs.model_outputs
+    location = client.get_logged_model(output.model_id).artifact_location
+    return Path(location.removeprefix("file://"))
+
+
+def test_the_champion_is_the_version_with_the_alias(
+    store: mlflow.MlflowClient, logged: Path
+) -> None:
+    crown(store)
+    champion = load_champion(GREEN)
+    assert champion is not None
+    (manifest,) = logged.glob("models/green/*/manifest.json")
+    assert (champion.version, champion.months) == ("1", ("2025-01",))
+    assert champion.model_id == f"green/{manifest.parent.name}"
+    assert champion.model.evaluate(FEBRUARY) == load_model(manifest.parent).evaluate(FEBRUARY)
+
+
+def test_without_an_alias_there_is_no_champion(store: mlflow.MlflowClient) -> None:
+    assert load_champion(GREEN) is None
+
+
+def test_the_champion_of_another_cab_type_is_none(store: mlflow.MlflowClient) -> None:
+    crown(store)
+    assert load_champion(YELLOW) is None
+
+
+def test_a_store_that_is_not_there_is_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert load_champion(GREEN) is None
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_store_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:MLSECRET@127.0.0.1:9")
+    with pytest.raises(SourceError, match=r"MLflow store http://127.0.0.1:9 failed: ") as raised:
+        load_champion(GREEN)
+    assert "MLSECRET" not in str(raised.value)
+
+
+def test_the_code_that_is_logged_with_a_model_is_not_run(store: mlflow.MlflowClient) -> None:
+    crown(store)
+    (code,) = find_files(store).glob("code/taxi_duration/__init__.py")
+    content = code.read_text()
+    code.write_text("raise SystemExit('the code of the store was run')")
+    try:
+        assert load_champion(GREEN) is not None
+    finally:
+        code.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such artifact: 'model.skops'"),
+        (b"garbage", "File is not a zip file"),
+        (skops.io.dumps(LinearRegression()), "it is a LinearRegression"),
+        (skops.io.dumps(shutil.rmtree), r"Untrusted types found in the file: \['shutil"),
+    ],
+    ids=["none", "garbage", "another model", "a function"],
+)
+def test_a_model_that_is_not_ours_is_refused(
+    content: bytes | None, reason: str, store: mlflow.MlflowClient
+) -> None:
+    crown(store)
+    model = find_files(store) / "model.skops"
+    whole = model.read_bytes()
+    model.unlink()
+    if content is not None:
+        model.write_bytes(content)
+    try:
+        with pytest.raises(ModelError, match=reason) as raised:
+            load_champion(GREEN)
+    finally:
+        model.write_bytes(whole)
+    message = str(raised.value)
+    assert message.startswith("champion, version 1 of nyc-taxi-duration, cannot be loaded: ")
+    assert message.endswith("Give the alias champion to a version that this pipeline registered.")
+
+
+def test_a_version_that_another_made_is_refused(store: mlflow.MlflowClient, tmp_path: Path) -> None:
+    other = store.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
+    crown(store, other.version)
+    with pytest.raises(ModelError, match=r"version 2 .*: no run of this pipeline logged it. Give"):
+        load_champion(GREEN)
+    store.delete_model_version(REGISTERED_MODEL, other.version)
+
+
+@flow
+def look_for_champion() -> bool:
+    return find_champion(GREEN) is not None
+
+
+def test_a_champion_that_cannot_be_loaded_ends_no_run(
+    store: mlflow.MlflowClient, tmp_path: Path, prefect_server: str
+) -> None:
+    other = store.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
+    crown(store, other.version)
+    with connected_to(prefect_server):
+        state = look_for_champion(return_state=True)
+    assert state.result() is False
+    (log,) = [
+        log
+        for log in read_logs(state.state_details.flow_run_id, awaited="not compared")
+        if "champion" in log.message
+    ]
+    assert log.level == WARNING
+    assert log.message.startswith("this model is not compared with the champion: champion, version")
+    store.delete_model_version(REGISTERED_MODEL, other.version)
+
+
+def train_from_sample(directory: Path, month: int) -> Run:
+    return run_local(
+        directory, "--year", "2025", "--month", str(month), "--features", "course",
+        "--data-dir", str(SAMPLE), "--models-dir", f"of-{month}/models", "--offline",
+    )  # fmt: skip
+
+
+def test_a_run_is_compared_with_the_champion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
+) -> None:
+    monkeypatch.setenv("TAXI_DURATION_STABILITY_MOST_UNSEEN_PAIRS", "0.01")
+    monkeypatch.setenv("TAXI_DURATION_STABILITY_MOST_OVER_CHAMPION", "0.0001")
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with connected_to(prefect_server):
+        assert train_from_sample(tmp_path, 1).exit_code == 0
+        crown(client)
+        run = train_from_sample(tmp_path, 2)
+    assert run.exit_code == 0
+    champion, model = (
+        load_model(path.parent).evaluate(MARCH).rmse
+        for path in sorted(tmp_path.glob("of-*/models/green/*/manifest.json"))
+    )
+    challenge = Challenge("1", "2025-03", champion, model, is_seen=False, most_over=0.0001)
+    artifact = str(read_report_artifact(run.flow_run.id).data)
+    row = f"| champion, version 1 | {champion:.4f} | {compare_rmse(model, champion)} |"
+    assert row in artifact.splitlines()
+    report = load_report(*tmp_path.glob("of-2/models/green/*"))
+    assert "champion" not in json.dumps(report)
+    (warning,) = warn_of_shifts(report["stability"], StabilityLimits())
+    assert f"Beyond the limits of drift:\n\n- {warning}\n" in artifact
+    assert "2025-03: 20.8" in warning
+    logs = {log.message: log.level for log in read_logs(run.flow_run.id, awaited="published")}
+    assert logs[warning] == WARNING
+    assert logs[str(challenge)] == (WARNING if challenge.is_lost else INFO)
+    version = client.get_model_version(REGISTERED_MODEL, "2")
+    tracked = client.get_run(version.run_id).data
+    assert tracked.tags["notices"].endswith(f"{warning}\n{challenge}")
+    assert (
+        tracked.metrics["stability_unseen_pairs"] == report["stability"]["2025-03"]["unseen_pairs"]
+    )
