@@ -21,7 +21,6 @@ from taxi_duration.settings import StabilityLimits
 from taxi_duration.stability import warn_of_shifts
 from taxi_duration.store import load_report, save_model
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, load_champion, log_training
-from tests.conftest import connected_to
 from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE
 from tests.runs import Run, read_logs, read_report_artifact, run_local
 from tests.trained import make_report, train_on
@@ -157,13 +156,13 @@ def look_for_champion() -> bool:
     return find_champion(GREEN) is not None
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_a_champion_that_cannot_be_loaded_ends_no_run(
-    store: mlflow.MlflowClient, tmp_path: Path, prefect_server: str
+    store: mlflow.MlflowClient, tmp_path: Path
 ) -> None:
     other = store.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
     crown(store, other.version)
-    with connected_to(prefect_server):
-        state = look_for_champion(return_state=True)
+    state = look_for_champion(return_state=True)
     assert state.result() is False
     (log,) = [
         log
@@ -182,16 +181,16 @@ def train_from_sample(directory: Path, month: int) -> Run:
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("prefect_api")
 def test_a_run_is_compared_with_the_champion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_server: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_DURATION_STABILITY_MOST_UNSEEN_PAIRS", "0.01")
     monkeypatch.setenv("TAXI_DURATION_STABILITY_MOST_OVER_CHAMPION", "0.0001")
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    with connected_to(prefect_server):
-        assert train_from_sample(tmp_path, 1).exit_code == 0
-        crown(client)
-        run = train_from_sample(tmp_path, 2)
+    assert train_from_sample(tmp_path, 1).exit_code == 0
+    crown(client)
+    run = train_from_sample(tmp_path, 2)
     assert run.exit_code == 0
     champion, model = (
         load_model(path.parent).evaluate(MARCH).rmse
