@@ -47,7 +47,8 @@ from taxi_duration.pipeline import SUMS_DIRECTORY, describe_run, read_flow_day
 from taxi_duration.plan import Plan
 from taxi_duration.plots import draw_rmse_by_month, embed_png, plot_rmse_by_month
 from taxi_duration.progress import ProgressArtifact
-from taxi_duration.report import make_table, outline_report
+from taxi_duration.report import outline_report
+from taxi_duration.run_card import make_table
 from taxi_duration.scale_out import (
     Reducing,
     count_cores,
