@@ -1,4 +1,4 @@
-"""What prefect.yaml declares, run by a real worker from a checkout of its own, in homes of its own."""
+"""What prefect.yaml declares, run by a real worker, from a checkout and in a home of its own."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.exceptions import PrefectHTTPStatusError
@@ -196,46 +196,55 @@ def test_runs_leave_the_checkout_clean(runs: dict[str, FlowRun], checkout: Path)
 
 @dataclass(frozen=True)
 class Due:
-    """A run that nobody but its schedule started, and the moment it was due."""
+    """A run that nobody but its schedule started, and when the schedule was turned on."""
 
-    moment: datetime
+    turned_on: datetime
     flow_run: FlowRun
+
+    @property
+    def months(self) -> tuple[Month, ...]:
+        """Three to train on, and the newest that the TLC can have published on its day."""
+        assert self.flow_run.expected_start_time is not None
+        return Month.of(self.flow_run.expected_start_time.date()).shift(-3).window(4)
 
 
 @pytest.fixture(scope="module")
 def due(deployed: str, prefect_server: str, checkout: Path) -> Due:
     """The schedule of a deployment, turned on and due in a moment, on months that are there."""
-    moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=8)
-    for month in Month.of(moment.date()).shift(-3).window(4):
+    now = datetime.now(UTC).replace(microsecond=0)
+    for month in Month.of(now.date()).shift(-2).window(5):  # a day may begin meanwhile
         write_month(checkout / "data" / month.file_name("green"), month=month)
+    often = IntervalSchedule(interval=timedelta(seconds=30), anchor_date=now)
+
+    def read_first(client: SyncPrefectClient) -> FlowRun | None:
+        begun = [run for run in client.read_flow_runs() if run.auto_scheduled and run.start_time]
+        return min(begun, key=lambda run: run.start_time, default=None)  # type: ignore[arg-type,return-value]
+
     with connected_to(prefect_server), get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
         (schedule,) = deployment.schedules
-        client.update_deployment_schedule(
-            deployment.id,
-            schedule.id,
-            active=True,
-            schedule=IntervalSchedule(interval=timedelta(days=365), anchor_date=moment),
-        )
+        client.update_deployment_schedule(deployment.id, schedule.id, active=True, schedule=often)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (scheduled := [run for run in client.read_flow_runs() if run.auto_scheduled]):
-            assert time.monotonic() < deadline, "its schedule made no run"
+        while (flow_run := read_first(client)) is None:
+            assert time.monotonic() < deadline, "its schedule started no run"
             time.sleep(0.2)
-        (flow_run,) = scheduled
-        return Due(moment, wait_for_state(flow_run.name, "Completed"))
+        client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+        return Due(now, wait_for_state(flow_run.name, "Completed"))
 
 
 def test_schedule_starts_its_run_with_the_parameters_of_both(due: Due) -> None:
-    assert due.flow_run.auto_scheduled
-    assert due.flow_run.expected_start_time == due.moment
-    assert due.flow_run.created_by is not None
-    assert due.flow_run.created_by.display_value == "monthly"
-    assert due.flow_run.parameters == {"cab": "green", "train_months": 3}
+    flow_run = due.flow_run
+    assert flow_run.auto_scheduled
+    assert flow_run.created_by is not None
+    assert flow_run.created_by.display_value == "monthly"
+    assert flow_run.expected_start_time is not None
+    assert (flow_run.expected_start_time - due.turned_on) % timedelta(seconds=30) == timedelta()
+    assert flow_run.parameters == {"cab": "green", "train_months": 3}
 
 
 @pytest.mark.usefixtures("prefect_api")
 def test_scheduled_run_trains_on_the_newest_months_of_its_day(due: Due, checkout: Path) -> None:
-    *train, validation = map(str, Month.of(due.moment.date()).shift(-3).window(4))
+    *train, validation = map(str, due.months)
     (path,) = checkout.glob(f"models/green/{train[-1]}-*/report.json")
     report = json.loads(path.read_text("utf-8"))
     assert report["train"]["months"] == train
