@@ -102,9 +102,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         PREFECT_HOME=str(home),
         PREFECT_SERVER_API_HOST="127.0.0.1",
         PREFECT_SERVER_API_PORT=str(port),
-        # By default runs that wait for one another ask every 30 s, and schedules are read every 60.
+        # How soon a run that waits for another of its deployment asks again; by default 30 s.
         PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS="1",
-        PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS="2",
     )
     command = [PROGRAMS / "prefect", "server", "start"]
     with run_server(command, environment, home / "log", lambda: answers(f"{url}/health")):

@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
 
@@ -44,6 +45,7 @@ DEPLOYMENTS = {
     "main-flow-s3/taxi_s3_data",
     "main-flow/taxi_local_data_yellow",
     "main-flow-s3/taxi_s3_data_yellow",
+    "backfill/taxi_backfill",
 }
 WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
 PATIENCE_SECONDS = 120.0
@@ -115,15 +117,17 @@ def test_server_has_what_the_file_says(name: str) -> None:
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(name)
     assert deployment.parameters == {"cab": cab}
-    assert {*deployment.tags} == {"nyc-taxi-duration", cab}
+    kind = "backfill" if name.startswith("backfill/") else cab
+    assert {*deployment.tags} == {"nyc-taxi-duration", kind}
     assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
     assert deployment.global_concurrency_limit is not None
     assert deployment.global_concurrency_limit.limit == 1
     assert deployment.concurrency_options is not None
     assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
-    (schedule,) = deployment.schedules
-    assert (schedule.slug, schedule.active) == ("monthly", False)
-    assert schedule.parameters == {"train_months": 3}
+    for schedule in deployment.schedules:
+        assert (schedule.slug, schedule.active) == ("monthly", False)
+        assert schedule.parameters == {"train_months": 3}
+    assert len(deployment.schedules) == (name != "backfill/taxi_backfill")
 
 
 RUNS = {"from the disk": "main-flow/taxi_local_data", "from S3": "main-flow-s3/taxi_s3_data"}
@@ -194,12 +198,19 @@ def test_runs_leave_the_checkout_clean(runs: dict[str, FlowRun], checkout: Path)
     assert status.stdout == "?? models-s3/\n"
 
 
+def deploy_again(checkout: Path, environment: dict[str, str]) -> DeploymentResponse:
+    command = [PROGRAMS / "prefect", "--no-prompt", "deploy", "--name", "taxi_local_data"]
+    subprocess.run(command, cwd=checkout, env=environment, capture_output=True, check=True)
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name("main-flow/taxi_local_data")
+
+
 @dataclass(frozen=True)
 class Due:
-    """A run that nobody but its schedule started, and when the schedule was turned on."""
+    """A run that only its schedule started, and the deployment, its schedule off again."""
 
-    turned_on: datetime
     flow_run: FlowRun
+    deployment: DeploymentResponse
 
     @property
     def months(self) -> tuple[Month, ...]:
@@ -209,37 +220,36 @@ class Due:
 
 
 @pytest.fixture(scope="module")
-def due(deployed: str, prefect_server: str, checkout: Path) -> Due:
-    """The schedule of a deployment, turned on and due in a moment, on months that are there."""
-    now = datetime.now(UTC).replace(microsecond=0)
-    for month in Month.of(now.date()).shift(-2).window(5):  # a day may begin meanwhile
+def due(deployed: str, prefect_server: str, checkout: Path, environment: dict[str, str]) -> Due:
+    """The schedule turned on in the file, and due at once; the months it needs are there."""
+    for month in Month.of(datetime.now(UTC).date()).shift(-2).window(5):  # a month may begin now
         write_month(checkout / "data" / month.file_name("green"), month=month)
-    often = IntervalSchedule(interval=timedelta(seconds=30), anchor_date=now)
+    file = checkout / "prefect.yaml"
+    written = file.read_text("utf-8")
+    turned_on = written.replace("active: false", "active: true")
+    often = turned_on.replace('cron: "0 6 15 * *"', "interval: 30")
+    assert written != turned_on != often
 
     def read_first(client: SyncPrefectClient) -> FlowRun | None:
         begun = [run for run in client.read_flow_runs() if run.auto_scheduled and run.start_time]
-        return min(begun, key=lambda run: run.start_time, default=None)  # type: ignore[arg-type,return-value]
+        return min(begun, key=lambda run: str(run.start_time), default=None)
 
     with connected_to(prefect_server), get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
-        (schedule,) = deployment.schedules
-        client.update_deployment_schedule(deployment.id, schedule.id, active=True, schedule=often)
+        file.write_text(often, "utf-8")
+        deploy_again(checkout, environment)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while (flow_run := read_first(client)) is None:
             assert time.monotonic() < deadline, "its schedule started no run"
             time.sleep(0.2)
-        client.update_deployment_schedule(deployment.id, schedule.id, active=False)
-        return Due(now, wait_for_state(flow_run.name, "Completed"))
+        file.write_text(written, "utf-8")
+        return Due(wait_for_state(flow_run.name, "Completed"), deploy_again(checkout, environment))
 
 
 def test_schedule_starts_its_run_with_the_parameters_of_both(due: Due) -> None:
-    flow_run = due.flow_run
-    assert flow_run.auto_scheduled
-    assert flow_run.created_by is not None
-    assert flow_run.created_by.display_value == "monthly"
-    assert flow_run.expected_start_time is not None
-    assert (flow_run.expected_start_time - due.turned_on) % timedelta(seconds=30) == timedelta()
-    assert flow_run.parameters == {"cab": "green", "train_months": 3}
+    assert due.flow_run.auto_scheduled
+    assert due.flow_run.created_by is not None
+    assert due.flow_run.created_by.display_value == "monthly"
+    assert due.flow_run.parameters == {"cab": "green", "train_months": 3}
 
 
 @pytest.mark.usefixtures("prefect_api")
@@ -252,18 +262,12 @@ def test_scheduled_run_trains_on_the_newest_months_of_its_day(due: Due, checkout
     assert path.parent.name in str(read_report_artifact(due.flow_run.id).data)
 
 
-@pytest.mark.usefixtures("prefect_api")
-def test_deploying_again_sets_the_schedule_to_what_the_file_says(
-    due: Due, checkout: Path, environment: dict[str, str]
-) -> None:
-    command = [PROGRAMS / "prefect", "--no-prompt", "deploy", "--name", "taxi_local_data"]
-    subprocess.run(command, cwd=checkout, env=environment, capture_output=True, check=True)
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
-    (schedule,) = deployment.schedules
+def test_deploying_again_sets_the_schedule_to_what_the_file_says(due: Due) -> None:
+    (schedule,) = due.deployment.schedules
     assert not schedule.active
     assert isinstance(schedule.schedule, CronSchedule)
     assert schedule.schedule.cron == "0 6 15 * *"
+    assert schedule.parameters == {"train_months": 3}
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
 from taxi_duration.month import Month
-from taxi_duration.options import LocalOptions, make_plan
+from taxi_duration.options import LocalOptions
+from taxi_duration.plan import make_plan
 from tests.conftest import REPOSITORY
 
 FLOWS = {
@@ -29,6 +30,7 @@ FLOWS = {
         "taxi_s3_data": "main-flow-s3",
         "taxi_local_data_yellow": "main-flow",
         "taxi_s3_data_yellow": "main-flow-s3",
+        "taxi_backfill": "backfill",
     },
     "deployment.yaml": {
         "taxi_local_data_production": "main-flow",
@@ -142,14 +144,16 @@ def test_parameters_and_tags_name_the_cab(deployments: list[dict[str, Any]]) -> 
     for deployment in deployments:
         cab = "yellow" if deployment["name"].endswith("_yellow") else "green"
         assert deployment["parameters"]["cab"] == cab
-        assert {"nyc-taxi-duration", cab} <= {*deployment["tags"]}
+        kind = "backfill" if deployment["name"] == "taxi_backfill" else cab
+        assert {"nyc-taxi-duration", kind} <= {*deployment["tags"]}
 
 
 def test_parameters_are_ones_the_flow_takes(deployments: list[dict[str, Any]]) -> None:
     for deployment in deployments:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
-        for schedule in deployment["schedules"]:
-            flow.validate_parameters({**deployment["parameters"], **schedule["parameters"]})
+        asked = {"from_month": "2023-01", "to_month": "2023-06"} if flow.name == "backfill" else {}
+        for given in (asked, *[each["parameters"] for each in deployment["schedules"]]):
+            flow.validate_parameters({**deployment["parameters"], **given})
 
 
 def test_production_keeps_nothing_where_the_code_is_pulled_to() -> None:
@@ -161,9 +165,13 @@ def test_production_keeps_nothing_where_the_code_is_pulled_to() -> None:
         assert variables["MLFLOW_TRACKING_URI"] == "{{ $MLFLOW_TRACKING_URI }}"
 
 
-def test_schedules_are_off_until_somebody_turns_them_on(deployments: list[dict[str, Any]]) -> None:
+def test_all_but_the_backfill_have_a_schedule(deployments: list[dict[str, Any]]) -> None:
     for deployment in deployments:
-        (schedule,) = deployment["schedules"]
+        assert len(deployment["schedules"]) == (deployment["name"] != "taxi_backfill")
+
+
+def test_schedules_are_off_until_somebody_turns_them_on(deployments: list[dict[str, Any]]) -> None:
+    for schedule in (each for deployment in deployments for each in deployment["schedules"]):
         assert schedule["active"] is False
         assert schedule["slug"]  # without one a later deploy could not tell which it changes
 
@@ -180,8 +188,7 @@ def list_occurrences(schedule: dict[str, Any], count: int) -> list[datetime]:
 
 
 def test_every_month_has_its_run(deployments: list[dict[str, Any]]) -> None:
-    for deployment in deployments:
-        (schedule,) = deployment["schedules"]
+    for schedule in (each for deployment in deployments for each in deployment["schedules"]):
         runs = list_occurrences(schedule, 60)
         months = Counter(Month.of(run) for run in runs)
         assert {*months} >= {*Month.of(runs[-1]).window(Month.of(runs[-1]).since(Month(2026, 1)))}
@@ -194,9 +201,8 @@ def test_every_month_has_its_run(deployments: list[dict[str, Any]]) -> None:
 def test_a_run_trains_on_the_newest_months_of_the_day_it_is_scheduled_for(
     deployments: list[dict[str, Any]],
 ) -> None:
-    for deployment in deployments:
-        (schedule,) = deployment["schedules"]
-        options = LocalOptions(cab=deployment["parameters"]["cab"], **schedule["parameters"])
+    for schedule in (each for deployment in deployments for each in deployment["schedules"]):
+        options = LocalOptions(**schedule["parameters"])
         for run in list_occurrences(schedule, 14):
             plan = make_plan(options, run.astimezone(UTC).date())
             assert plan.months == Month.of(run).shift(-3).window(4)
