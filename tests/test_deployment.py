@@ -270,6 +270,23 @@ def test_deploying_again_sets_the_schedule_to_what_the_file_says(due: Due) -> No
     assert schedule.parameters == {"train_months": 3}
 
 
+@pytest.mark.usefixtures("deployed", "prefect_api")
+def test_backfill_runs_as_deployed(environment: dict[str, str], tmp_path: Path) -> None:
+    for month in Month(2023, 1).window(3):
+        write_month(tmp_path / "data" / month.file_name("green"), month=month)
+    parameters: dict[str, object] = {
+        "from_month": "2022-11",
+        "to_month": "2023-01",
+        "data_dir": tmp_path / "data",
+        "models_dir": tmp_path / "models",
+        "features": "course",
+    }
+    end_well(start_run("backfill/taxi_backfill", "backfill", parameters, environment, "--watch"))
+    assert read_run("backfill").state_name == "Completed"
+    models = sorted(path.name[:7] for path in tmp_path.glob("models/green/*"))
+    assert models == ["2022-11", "2022-12"]
+
+
 @dataclass(frozen=True)
 class Queue:
     """A run cancelled within its MLflow run, and one of the same deployment that waited for it."""

@@ -57,8 +57,8 @@ class Elsewhere:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The API's address of a server that asks who is there."""
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """In the place of the suite's: a server that asks who is there."""
     port = find_free_port()
     url = f"http://127.0.0.1:{port}/api"
     environment = make_machine(
@@ -75,8 +75,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def client_here(server: str) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: server, PREFECT_API_AUTH_STRING: AUTH}):
+def client_here(prefect_server: str) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: AUTH}):
         yield
 
 
@@ -90,11 +90,13 @@ def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(scope="module")
 def elsewhere(
-    server: str, bucket: S3Server, tmp_path_factory: pytest.TempPathFactory
+    prefect_server: str, bucket: S3Server, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Elsewhere]:
     """The other machine, its worker started where there is no checkout, and the blocks saved."""
     root = tmp_path_factory.mktemp("elsewhere")
-    environment = make_machine(root / "home", PREFECT_API_URL=server, PREFECT_API_AUTH_STRING=AUTH)
+    environment = make_machine(
+        root / "home", PREFECT_API_URL=prefect_server, PREFECT_API_AUTH_STRING=AUTH
+    )
     machine = Elsewhere(
         environment, make_checkout(root / "checkout"), root / "production", root / "worker"
     )
@@ -170,7 +172,7 @@ def test_no_secret_is_in_a_deployment(production: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(elsewhere: Elsewhere, production: str, server: str) -> dict[str, FlowRun]:
+def runs(elsewhere: Elsewhere, production: str, prefect_server: str) -> dict[str, FlowRun]:
     """Both deployments of both files, on the same two months."""
     deployed = elsewhere.run(PROGRAMS / "prefect", "--no-prompt", "deploy", "--all")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
@@ -188,7 +190,7 @@ def runs(elsewhere: Elsewhere, production: str, server: str) -> dict[str, FlowRu
     ]
     for process in watched:
         end_well(process)
-    with temporary_settings({PREFECT_API_URL: server, PREFECT_API_AUTH_STRING: AUTH}):
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: AUTH}):
         return {name: read_run(name) for name in RUNS}
 
 
@@ -282,8 +284,8 @@ def test_what_is_wrong_with_a_variable_is_said(variable: str, value: str, said: 
     assert (said in errors) if said else not errors
 
 
-def test_without_the_password_nothing_is_read(server: str) -> None:
-    assert httpx.post(f"{server}/deployments/filter", json={}).status_code == 401
+def test_without_the_password_nothing_is_read(prefect_server: str) -> None:
+    assert httpx.post(f"{prefect_server}/deployments/filter", json={}).status_code == 401
 
 
 @pytest.mark.parametrize(
@@ -294,13 +296,13 @@ def test_without_the_password_nothing_is_read(server: str) -> None:
     ],
 )
 def test_our_commands_say_in_one_line_that_the_server_asks_for_a_password(
-    command: list[str], password: str, elsewhere: Elsewhere, bucket: S3Server, server: str
+    command: list[str], password: str, elsewhere: Elsewhere, bucket: S3Server, prefect_server: str
 ) -> None:
     refused = elsewhere.run(
         sys.executable, *command, PREFECT_API_AUTH_STRING=password, **bucket.environment
     )
     assert refused.returncode == 1
     assert refused.stderr == (
-        f"error: Prefect server {server} asks for a password (401 Unauthorized): set "
+        f"error: Prefect server {prefect_server} asks for a password (401 Unauthorized): set "
         "PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING it was started with.\n"
     )
