@@ -152,6 +152,14 @@ def name_server_errors() -> Iterator[None]:
         if not isinstance(reason, httpx.TransportError | PrefectHTTPStatusError):
             raise
         server = hide_credentials(PREFECT_API_URL.value() or "of this run")
+        if (
+            isinstance(reason, PrefectHTTPStatusError)
+            and reason.response.status_code == httpx.codes.UNAUTHORIZED
+        ):
+            raise SourceError(
+                f"Prefect server {server} asks for a password (401 Unauthorized): set "
+                "PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING it was started with."
+            ) from error
         said = hide_credentials(str(reason)).split(" - For more information")[0]
         raise SourceError(
             f"Prefect server {server} failed ({said}): check PREFECT_API_URL, or unset it for a "

@@ -98,9 +98,12 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     url = f"http://127.0.0.1:{port}/api"
     # In the environment, not as options: its pages look for the API where these say.
     environment = make_environment(
+        HOME=str(home),
         PREFECT_HOME=str(home),
         PREFECT_SERVER_API_HOST="127.0.0.1",
         PREFECT_SERVER_API_PORT=str(port),
+        # How soon a run that waits for another of its deployment asks again; by default 30 s.
+        PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS="1",
     )
     command = [PROGRAMS / "prefect", "server", "start"]
     with run_server(command, environment, home / "log", lambda: answers(f"{url}/health")):

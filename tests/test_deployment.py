@@ -1,140 +1,70 @@
+"""What prefect.yaml declares, run by a real worker, from a checkout and in a home of its own."""
+
 import contextlib
-import importlib
-import inspect
+import json
 import os
 import pty
 import re
-import shutil
+import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.flows import load_flow_from_entrypoint
+from prefect.states import Scheduled
 
+from taxi_duration.month import Month
 from tests.buckets import S3Server
-from tests.conftest import REPOSITORY, connected_to
+from tests.conftest import connected_to
+from tests.deployments import (
+    end_well,
+    make_checkout,
+    make_machine,
+    read_run,
+    start_run,
+    wait_for_state,
+    work,
+)
+from tests.faults.halted import HALTED
+from tests.months import write_month, write_months
 from tests.runs import read_logs, read_report_artifact
-from tests.servers import PROGRAMS, answers, make_environment, run_server
+from tests.servers import PROGRAMS
 
-FILES = {
-    "prefect.yaml": {"taxi_local_data", "taxi_s3_data"},
-    "deployment.yaml": {"taxi_local_data_production", "taxi_s3_data_production"},
+DEPLOYMENTS = {
+    "main-flow/taxi_local_data",
+    "main-flow-s3/taxi_s3_data",
+    "main-flow/taxi_local_data_yellow",
+    "main-flow-s3/taxi_s3_data_yellow",
+    "backfill/taxi_backfill",
 }
-TOP_KEYS = {
-    "name", "prefect-version", "build", "push", "pull", "definitions", "deployments",
-}  # fmt: skip
-DEPLOYMENT_KEYS = {
-    "name", "description", "entrypoint", "tags", "parameters", "schedules", "work_pool",
-    "concurrency_limit",
-}  # fmt: skip
-SCHEDULE_KEYS = {"cron", "timezone", "active", "slug", "parameters"}
-STEP_KEYS = {"id", "requires"}
-
-
-@pytest.fixture(params=FILES)
-def content(request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What the file says, anchors resolved; that prefect.yaml and deployment.yaml are of a kind."""
-    loaded: dict[str, Any] = yaml.safe_load((REPOSITORY / request.param).read_text("utf-8"))
-    return {**loaded, "file": request.param}
-
-
-def test_file_says_nothing_that_prefect_would_ignore(content: dict[str, Any]) -> None:
-    assert content.keys() - {"file"} == TOP_KEYS
-    for deployment in content["deployments"]:
-        assert deployment.keys() <= DEPLOYMENT_KEYS
-        assert {"name", "entrypoint", "work_pool", "parameters", "schedules"} <= deployment.keys()
-        for schedule in deployment["schedules"]:
-            assert schedule.keys() <= SCHEDULE_KEYS
-
-
-def test_deployments_are_named_and_on_the_pool(content: dict[str, Any]) -> None:
-    deployments = content["deployments"]
-    assert {deployment["name"] for deployment in deployments} == FILES[content["file"]]
-    assert [deployment["work_pool"] for deployment in deployments] == [{"name": "zoompool"}] * 2
-
-
-def test_entrypoints_are_the_flows(content: dict[str, Any]) -> None:
-    flows = {
-        deployment["name"].removesuffix("_production"): load_flow_from_entrypoint(
-            deployment["entrypoint"]
-        ).name
-        for deployment in content["deployments"]
-    }
-    assert flows == {"taxi_local_data": "main-flow", "taxi_s3_data": "main-flow-s3"}
-
-
-def test_parameters_are_those_of_the_flow(content: dict[str, Any]) -> None:
-    for deployment in content["deployments"]:
-        flow = load_flow_from_entrypoint(deployment["entrypoint"])
-        known = inspect.signature(flow.fn).parameters.keys()
-        for given in (deployment, *deployment["schedules"]):
-            parameters = given.get("parameters", {})
-            assert parameters.keys() <= known
-            flow.validate_parameters(parameters)
-
-
-def test_steps_exist_and_take_their_arguments(content: dict[str, Any]) -> None:
-    for phase in ("build", "push", "pull"):
-        for step in content[phase] or []:
-            ((path, arguments),) = step.items()
-            module, _, name = path.rpartition(".")
-            signature = inspect.signature(getattr(importlib.import_module(module), name))
-            signature.bind(**{key: arguments[key] for key in arguments.keys() - STEP_KEYS})
-
-
-# The rest runs what prefect.yaml declares, with a real worker, from a checkout of its own.
+WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
+PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The working tree as it is, committed, in a directory of its own."""
-    directory = tmp_path_factory.mktemp("checkout") / "nyc taxi duration"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    for name in filter(None, listed.stdout.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (directory / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, directory / name)
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    for command in (
-        ["init", "--quiet"],
-        ["remote", "add", "origin", "https://example.invalid/nyc-taxi-duration.git"],
-        ["add", "--all"],
-        [*identity, "-c", "core.hooksPath=/dev/null", "commit", "--quiet", "--message", "Checkout"],
-    ):
-        subprocess.run(["git", *command], cwd=directory, check=True)
-    return directory
+    return make_checkout(tmp_path_factory.mktemp("checkout") / "nyc taxi duration")
 
 
 @pytest.fixture(scope="module")
-def environment(prefect_server: str) -> dict[str, str]:
-    return make_environment(
-        PREFECT_API_URL=prefect_server,
-        PREFECT_WORKER_QUERY_SECONDS="1",
-        COLUMNS="250",
-        TERM="dumb",
-    )
+def environment(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return make_machine(tmp_path_factory.mktemp("homes") / "you", PREFECT_API_URL=prefect_server)
 
 
 @pytest.fixture(scope="module")
-def worker(
-    prefect_server: str, environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """A worker started somewhere else than in the checkout; it makes the work pool."""
-    directory = tmp_path_factory.mktemp("worker")
-    command = [PROGRAMS / "prefect", "worker", "start", "-p", "zoompool"]
-    pool = f"{prefect_server}/work_pools/zoompool"
-    with run_server(command, environment, directory / "log", lambda: answers(pool), directory):
+def worker(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A worker started somewhere else than in the checkout."""
+    with work(environment, tmp_path_factory.mktemp("worker")):
         yield
 
 
@@ -174,49 +104,72 @@ def deployed(checkout: Path, environment: dict[str, str], worker: None) -> str:
 
 
 def test_deploying_asks_nothing(deployed: str) -> None:
-    for name in ("main-flow/taxi_local_data", "main-flow-s3/taxi_s3_data"):
+    for name in DEPLOYMENTS:
         assert f"Deployment '{name}' successfully created" in deployed
     assert not re.search(r"^\W*\? ", deployed, re.MULTILINE)
     assert "[y/n]" not in deployed.lower()
+
+
+@pytest.mark.usefixtures("prefect_api", "deployed")
+@pytest.mark.parametrize("name", sorted(DEPLOYMENTS))
+def test_server_has_what_the_file_says(name: str) -> None:
+    cab = "yellow" if name.endswith("_yellow") else "green"
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(name)
+    assert deployment.parameters == {"cab": cab}
+    kind = "backfill" if name.startswith("backfill/") else cab
+    assert {*deployment.tags} == {"nyc-taxi-duration", kind}
+    assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+    assert deployment.global_concurrency_limit is not None
+    assert deployment.global_concurrency_limit.limit == 1
+    assert deployment.concurrency_options is not None
+    assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
+    for schedule in deployment.schedules:
+        assert (schedule.slug, schedule.active) == ("monthly", False)
+        assert schedule.parameters == {"train_months": 3}
+    assert len(deployment.schedules) == (name != "backfill/taxi_backfill")
+
+
+RUNS = {"from the disk": "main-flow/taxi_local_data", "from S3": "main-flow-s3/taxi_s3_data"}
 
 
 @pytest.fixture(scope="module")
 def runs(
     deployed: str,
     prefect_server: str,
-    checkout: Path,
     environment: dict[str, str],
     real_data: Path,
     months_in_s3: S3Server,
     s3_block: str,
 ) -> dict[str, FlowRun]:
     """Both deployments, run at the same time and watched to the end."""
-    given = {
-        "main-flow/taxi_local_data": [f"data_dir={real_data}"],
+    common: dict[str, object] = {"year": 2023, "month": 2, "features": "course"}
+    given: dict[str, dict[str, object]] = {
+        "from the disk": {**common, "data_dir": real_data},
         # Not where the other saves its model: that one would be found and kept.
-        "main-flow-s3/taxi_s3_data": ["models_dir=models-s3"],
+        "from S3": {**common, "models_dir": "models-s3"},
     }
-    common = ["year=2023", "month=2", "features=course"]
-    watched = []
-    for name, parameters in given.items():
-        options = [option for each in (*common, *parameters) for option in ("-p", each)]
-        command = [PROGRAMS / "prefect", "deployment", "run", name, *options, "--watch"]
-        watched.append(subprocess.Popen(command, cwd=checkout.parent, env=environment))
-    assert [process.wait() for process in watched] == [0, 0]
+    watched = [
+        start_run(RUNS[name], name, parameters, environment, "--watch")
+        for name, parameters in given.items()
+    ]
+    for process in watched:
+        end_well(process)
     with connected_to(prefect_server):
-        return {name: read_only_run(name) for name in given}
+        return {name: read_run(name) for name in given}
 
 
-def read_only_run(name: str) -> FlowRun:
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(name)
-        filtered = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
-        (flow_run,) = client.read_flow_runs(flow_run_filter=filtered)
-    return flow_run
-
-
-def test_both_deployments_complete(runs: dict[str, FlowRun]) -> None:
-    assert [flow_run.state_name for flow_run in runs.values()] == ["Completed"] * 2
+def test_both_deployments_complete_with_what_they_were_given(
+    runs: dict[str, FlowRun], real_data: Path
+) -> None:
+    given = {"cab": "green", "year": 2023, "month": 2, "features": "course"}
+    for name, own in (
+        ("from the disk", {"data_dir": str(real_data)}),
+        ("from S3", {"models_dir": "models-s3"}),
+    ):
+        assert runs[name].state_name == "Completed"
+        assert runs[name].parameters == {**given, **own}
+        assert not runs[name].auto_scheduled
 
 
 def test_both_deployments_give_the_same_report(
@@ -243,6 +196,197 @@ def test_runs_leave_the_checkout_clean(runs: dict[str, FlowRun], checkout: Path)
         ["git", "status", "--porcelain"], cwd=checkout, capture_output=True, text=True, check=True
     )
     assert status.stdout == "?? models-s3/\n"
+
+
+def deploy_again(checkout: Path, environment: dict[str, str]) -> DeploymentResponse:
+    command = [PROGRAMS / "prefect", "--no-prompt", "deploy", "--name", "taxi_local_data"]
+    subprocess.run(command, cwd=checkout, env=environment, capture_output=True, check=True)
+    with get_client(sync_client=True) as client:
+        return client.read_deployment_by_name("main-flow/taxi_local_data")
+
+
+@dataclass(frozen=True)
+class Due:
+    """A run that only its schedule started, and the deployment, its schedule off again."""
+
+    flow_run: FlowRun
+    deployment: DeploymentResponse
+
+    @property
+    def months(self) -> tuple[Month, ...]:
+        """Three to train on, and the newest that the TLC can have published on its day."""
+        assert self.flow_run.expected_start_time is not None
+        return Month.of(self.flow_run.expected_start_time.date()).shift(-3).window(4)
+
+
+@pytest.fixture(scope="module")
+def due(deployed: str, prefect_server: str, checkout: Path, environment: dict[str, str]) -> Due:
+    """The schedule turned on in the file, and due at once; the months it needs are there."""
+    for month in Month.of(datetime.now(UTC).date()).shift(-2).window(5):  # a month may begin now
+        write_month(checkout / "data" / month.file_name("green"), month=month)
+    file = checkout / "prefect.yaml"
+    written = file.read_text("utf-8")
+    turned_on = written.replace("active: false", "active: true")
+    often = turned_on.replace('cron: "0 6 15 * *"', "interval: 30")
+    assert written != turned_on != often
+
+    def read_first(client: SyncPrefectClient) -> FlowRun | None:
+        begun = [run for run in client.read_flow_runs() if run.auto_scheduled and run.start_time]
+        return min(begun, key=lambda run: str(run.start_time), default=None)
+
+    with connected_to(prefect_server), get_client(sync_client=True) as client:
+        file.write_text(often, "utf-8")
+        deploy_again(checkout, environment)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while (flow_run := read_first(client)) is None:
+            assert time.monotonic() < deadline, "its schedule started no run"
+            time.sleep(0.2)
+        file.write_text(written, "utf-8")
+        return Due(wait_for_state(flow_run.name, "Completed"), deploy_again(checkout, environment))
+
+
+def test_schedule_starts_its_run_with_the_parameters_of_both(due: Due) -> None:
+    assert due.flow_run.auto_scheduled
+    assert due.flow_run.created_by is not None
+    assert due.flow_run.created_by.display_value == "monthly"
+    assert due.flow_run.parameters == {"cab": "green", "train_months": 3}
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_scheduled_run_trains_on_the_newest_months_of_its_day(due: Due, checkout: Path) -> None:
+    *train, validation = map(str, due.months)
+    (path,) = checkout.glob(f"models/green/{train[-1]}-*/report.json")
+    report = json.loads(path.read_text("utf-8"))
+    assert report["train"]["months"] == train
+    assert report["validation"]["month"] == validation
+    assert path.parent.name in str(read_report_artifact(due.flow_run.id).data)
+
+
+def test_deploying_again_sets_the_schedule_to_what_the_file_says(due: Due) -> None:
+    (schedule,) = due.deployment.schedules
+    assert not schedule.active
+    assert isinstance(schedule.schedule, CronSchedule)
+    assert schedule.schedule.cron == "0 6 15 * *"
+    assert schedule.parameters == {"train_months": 3}
+
+
+@pytest.mark.usefixtures("deployed", "prefect_api")
+def test_backfill_runs_as_deployed(environment: dict[str, str], tmp_path: Path) -> None:
+    for month in Month(2023, 1).window(3):
+        write_month(tmp_path / "data" / month.file_name("green"), month=month)
+    parameters: dict[str, object] = {
+        "from_month": "2022-11",
+        "to_month": "2023-01",
+        "data_dir": tmp_path / "data",
+        "models_dir": tmp_path / "models",
+        "features": "course",
+    }
+    end_well(start_run("backfill/taxi_backfill", "backfill", parameters, environment, "--watch"))
+    assert read_run("backfill").state_name == "Completed"
+    models = sorted(path.name[:7] for path in tmp_path.glob("models/green/*"))
+    assert models == ["2022-11", "2022-12"]
+
+
+@dataclass(frozen=True)
+class Queue:
+    """A run cancelled within its MLflow run, and one of the same deployment that waited for it."""
+
+    cancelled: FlowRun
+    waited: FlowRun
+    waited_in: list[str]
+    directory: Path
+
+    def read_mlflow_statuses(self) -> list[str]:
+        with contextlib.closing(sqlite3.connect(self.directory / "mlflow.db")) as connection:
+            return sorted(status for (status,) in connection.execute("SELECT status FROM runs"))
+
+
+@pytest.fixture(scope="module")
+def queue(
+    deployed: str,
+    prefect_server: str,
+    checkout: Path,
+    environment: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Queue:
+    directory = tmp_path_factory.mktemp("queue")
+    write_months(directory / "data", Month(2023, 1))
+    parameters: dict[str, object] = {
+        "data_dir": directory / "data",
+        "models_dir": directory / "models",
+        "features": "course",
+    }
+    store = {"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"}
+    halt = {"HALT_AT": WITHIN_MLFLOW_RUN, "HALT_IN": str(directory)}
+    flow_file = checkout / "orchestrate.py"
+    written = flow_file.read_text("utf-8")
+    # What halts a run where it is told to, and does nothing to one that is not.
+    flow_file.write_text(f"{written}\nimport tests.faults.halted\n", "utf-8")
+    end_well(
+        start_run(
+            "main-flow/taxi_local_data",
+            "to be cancelled",
+            {**parameters, "year": 2023, "month": 1},
+            environment,
+            "--job-variable",
+            f"env={json.dumps({**store, **halt})}",
+        )
+    )
+    with connected_to(prefect_server), get_client(sync_client=True) as client:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (directory / HALTED).exists():
+            assert time.monotonic() < deadline, read_run("to be cancelled").state
+            time.sleep(0.1)
+        flow_file.write_text(written, "utf-8")
+        deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
+        client.create_flow_run_from_deployment(
+            deployment.id,
+            name="waiting",
+            parameters={name: str(value) for name, value in parameters.items()},
+            state=Scheduled(scheduled_time=datetime(2023, 5, 15, 10, tzinfo=UTC)),
+            job_variables={"env": store},
+        )
+        wait_for_state("waiting", "AwaitingConcurrencySlot")
+        first = read_run("to be cancelled")
+        assert first.state_name == "Running"
+        cancel = [PROGRAMS / "prefect", "flow-run", "cancel", str(first.id)]
+        subprocess.run(cancel, env=environment, capture_output=True, check=True)
+        cancelled = wait_for_state("to be cancelled", "Cancelled")
+        waited = wait_for_state("waiting", "Completed")
+        states = client.read_flow_run_states(waited.id)
+    return Queue(cancelled, waited, [state.name for state in states], directory)
+
+
+def test_second_run_of_a_deployment_waits_for_the_first(queue: Queue) -> None:
+    assert "AwaitingConcurrencySlot" in queue.waited_in
+    assert queue.waited.start_time is not None
+    assert queue.cancelled.end_time is not None
+    assert queue.waited.start_time >= queue.cancelled.end_time
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_run_that_waited_trains_on_the_months_of_the_day_it_was_scheduled_for(
+    queue: Queue,
+) -> None:
+    read_logs(queue.waited.id, awaited="2023-01: kept 12 of 12 trips")
+    assert "2023-02" in str(read_report_artifact(queue.waited.id).data)
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_cancelled_run_leaves_nothing_half_done(queue: Queue) -> None:
+    assert queue.read_mlflow_statuses() == ["FINISHED", "KILLED"]
+    assert [*queue.directory.rglob("*.partial")] == []
+    (model,) = queue.directory.glob("models/green/*")
+    assert {path.name for path in model.iterdir()} == {
+        "manifest.json", "model.skops", "report.json",
+    }  # fmt: skip
+    with get_client(sync_client=True) as client:
+        states = {
+            task_run.state_name
+            for task_run in client.read_task_runs()
+            if task_run.flow_run_id == queue.cancelled.id
+        }
+    assert "Running" not in states
 
 
 @pytest.mark.usefixtures("prefect_api", "deployed")

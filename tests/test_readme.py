@@ -39,9 +39,13 @@ def test_every_make_target_exists() -> None:
 
 
 def test_every_deployment_named_exists() -> None:
-    named = set(re.findall(r"prefect deployment run 'main-flow(?:-s3)?/(\w+)'", README))
-    declared = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text("utf-8"))["deployments"]
-    assert named == {deployment["name"] for deployment in declared}
+    named = set(re.findall(r"'(?:main-flow|main-flow-s3|backfill)/(\w+)'", README))
+    declared = [
+        deployment["name"]
+        for file in ("prefect.yaml", "deployment.yaml")
+        for deployment in yaml.safe_load((REPOSITORY / file).read_text("utf-8"))["deployments"]
+    ]
+    assert {"taxi_local_data", "taxi_s3_data"} <= named <= {*declared}
 
 
 def test_every_option_named_exists() -> None:
