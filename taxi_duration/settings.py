@@ -133,6 +133,6 @@ def read_settings(kind: type[Settings]) -> Settings:
         field = str(first["loc"][0])
         variable = name_variable(kind, field)
         is_secret = SecretStr in get_args(kind.model_fields[field].annotation)
-        value = "set" if is_secret else repr(hide_credentials(str(first["input"])))
+        value = "" if is_secret else f" is {hide_credentials(str(first['input']))!r}"
         reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{variable} is {value}: {reason}; correct or unset it.") from None
+        raise InputError(f"{variable}{value}: {reason}; correct or unset it.") from None

@@ -5,8 +5,9 @@ Both are found by name and updated, so creating them again changes nothing.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from datetime import timedelta
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
@@ -74,13 +75,21 @@ def save_webhook(name: str, url: str) -> str:
     Returns:
         The block as `TYPE/NAME`.
     """
+    parts = urlsplit(url)
+    login, _, place = parts.netloc.rpartition("@")
+    secrets = {"address": parts._replace(netloc=place).geturl()}
+    headers = {}
+    if login:
+        # Not in the address, which the server logs when a notification is not taken.
+        secrets["login"] = b64encode(unquote(login).encode()).decode()
+        headers["Authorization"] = "Basic {{login}}"
     block = CustomWebhookNotificationBlock(
         name=name,
-        # Only secrets are kept encrypted and shown as dots.
+        # Secrets alone are kept encrypted and shown as dots.
         url="{{address}}",
-        secrets=SecretDict({"address": url}),
+        secrets=SecretDict(secrets),
         json_data={"subject": "{{subject}}", "text": "{{body}}"},
-        headers=None,
+        headers=headers,
         cookies=None,
     )
     block.save(name, overwrite=True)
@@ -204,10 +213,11 @@ def _find_block(client: SyncPrefectClient, block: str) -> UUID:
 
 def _save(client: SyncPrefectClient, automation: AutomationCore) -> None:
     found = client.read_automations_by_name(automation.name)
-    if found:
-        client.update_automation(found[0].id, automation)
-    else:
+    if not found:
         client.create_automation(automation)
+    # An update makes the server forget whose heartbeats it waits for.
+    elif found[0].model_dump(exclude={"id"}) != automation.model_dump():
+        client.update_automation(found[0].id, automation)
     for double in found[1:]:
         client.delete_automation(double.id)
 
