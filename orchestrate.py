@@ -8,6 +8,7 @@ from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.disk import check_writable
+from taxi_duration.hooks import tell
 from taxi_duration.options import (
     Alpha,
     CabName,
@@ -25,12 +26,12 @@ from taxi_duration.options import (
 )
 from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
-from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
+from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
 from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.tracking_uri import check_tracking_uri
 
 
-@flow(name="main-flow")
+@flow(name="main-flow", on_failure=[tell], on_crashed=[tell])
 def main_flow(
     year: Year = None,
     month: MonthNumber = None,
@@ -74,6 +75,7 @@ def prepare(options: LocalOptions, today: date) -> Plan:
     plan = make_plan(options, today)
     read_settings(Thresholds)
     read_settings(StabilityLimits)
+    read_settings(AlertSettings)
     check_tracking_uri()
     check_writable(options.models_dir, "models directory")
     check_months(plan.cab, plan.months, options.data_dir, options.offline, today)

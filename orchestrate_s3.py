@@ -8,6 +8,7 @@ from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.disk import check_writable
+from taxi_duration.hooks import tell
 from taxi_duration.options import (
     Alpha,
     BlockName,
@@ -29,11 +30,17 @@ from taxi_duration.pipeline import TrainedRun, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
 from taxi_duration.s3 import BucketMonths, upload_model
 from taxi_duration.s3_block import load_bucket
-from taxi_duration.settings import StabilityLimits, Thresholds, TransferSettings, read_settings
+from taxi_duration.settings import (
+    AlertSettings,
+    StabilityLimits,
+    Thresholds,
+    TransferSettings,
+    read_settings,
+)
 from taxi_duration.tracking_uri import check_tracking_uri
 
 
-@flow(name="main-flow-s3")
+@flow(name="main-flow-s3", on_failure=[tell], on_crashed=[tell])
 def main_flow_s3(
     year: Year = None,
     month: MonthNumber = None,
@@ -89,6 +96,7 @@ def prepare(options: S3Options, today: date) -> Plan:
     plan = make_plan(options, today)
     read_settings(Thresholds)
     read_settings(StabilityLimits)
+    read_settings(AlertSettings)
     read_settings(TransferSettings)
     check_tracking_uri()
     check_writable(options.models_dir, "models directory")

@@ -4,10 +4,12 @@ import argparse
 import os
 import sys
 
-from taxi_duration import backfill
+from taxi_duration import backfill, watching
 from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.embedded_server import have_prefect_server
+from taxi_duration.options import check_block_name
 from taxi_duration.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
+from taxi_duration.settings import AlertSettings, name_variable
 from taxi_duration.walk_forward import FLAGS, BackfillOptions
 
 
@@ -32,6 +34,7 @@ def main() -> int:
     )
     add_flags(backfills, BackfillOptions, FLAGS)
     backfills.set_defaults(run=run_backfill)
+    _add_watch(commands)
     arguments = parser.parse_args()
     return end_in_one_line(lambda: arguments.run(arguments))
 
@@ -49,6 +52,47 @@ def save_blocks(arguments: argparse.Namespace) -> None:
     with have_prefect_server(), name_server_errors():
         bucket = create_blocks(os.environ, arguments.name)
     print(f"saved S3Bucket block {arguments.name} for bucket {bucket}")
+
+
+def _add_watch(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    variable = name_variable(AlertSettings, "url")
+    parser = commands.add_parser(
+        "watch",
+        help="have the server tell of failed and crashed runs, and crash dead ones",
+        description="Create, or update, two automations on the server at PREFECT_API_URL: one "
+        "tells of runs that failed or crashed, one marks runs Crashed whose heartbeats stopped.",
+    )
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument(
+        "--webhook",
+        metavar="URL",
+        help=f"where to post what is told, as JSON with subject and text; default: {variable}",
+    )
+    told.add_argument(
+        "--block",
+        metavar="TYPE/NAME",
+        help="the saved notification block to tell instead, such as slack-webhook/ops",
+    )
+    parser.add_argument(
+        "--name",
+        default=watching.DEFAULT_BLOCK,
+        help="of the block that keeps the webhook; default: %(default)s",
+    )
+    parser.set_defaults(run=watch)
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    """Save the webhook's block and the automations."""
+    watching.check_server()
+    block = arguments.block
+    url = None if block else watching.read_webhook(arguments.webhook)
+    check_block_name(arguments.name)
+    with name_server_errors():
+        if url:
+            block = watching.save_webhook(arguments.name, url)
+            print(f"saved block {block} for {watching.describe_host(url)}")
+        for automation in watching.watch(block):
+            print(f"saved automation {automation!r}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from taxi_duration.backfill_run import log_backfill
 from taxi_duration.cli import describe_artifact_page, describe_mlflow_page
 from taxi_duration.disk import check_writable
 from taxi_duration.errors import hide_credentials
+from taxi_duration.hooks import tell
 from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
 from taxi_duration.options import (
@@ -56,7 +57,7 @@ from taxi_duration.scale_out import (
     reduce_months,
     submit_validation,
 )
-from taxi_duration.settings import Thresholds, read_settings
+from taxi_duration.settings import AlertSettings, Thresholds, read_settings
 from taxi_duration.store import is_whole, load_model, load_report, locate_model
 from taxi_duration.tasks import (
     IN_MEMORY,
@@ -92,7 +93,7 @@ class Backfill:
     artifact_id: UUID
 
 
-@flow(name="backfill")
+@flow(name="backfill", on_failure=[tell], on_crashed=[tell])
 def backfill(
     from_month: FromMonth,
     to_month: ToMonth,
@@ -134,6 +135,7 @@ def prepare(options: BackfillOptions, today: date) -> BackfillPlan:
     """Plan a backfill, and refuse one whose months, directories or settings will stop it."""
     plan = plan_backfill(options, today)
     read_settings(Thresholds)
+    read_settings(AlertSettings)
     check_tracking_uri()
     check_writable(options.models_dir, "models directory")
     if options.dask_address is None:  # else the months are where the workers are

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
+from taxi_duration.heartbeats import have_heartbeats
 from taxi_duration.options import Options, read_options
 from taxi_duration.pipeline import TrainedRun
 from taxi_duration.tasks import ARTIFACT_KEY
@@ -77,7 +78,12 @@ def run_flow(
     """
     options = read_options(kind, given)
     prepare(options, date.today())
-    with have_prefect_server(import_ahead), errors_in_one_line(), name_server_errors():
+    with (
+        have_prefect_server(import_ahead),
+        have_heartbeats(),
+        errors_in_one_line(),
+        name_server_errors(),
+    ):
         return flow(**options.model_dump())
 
 

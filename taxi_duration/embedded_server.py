@@ -19,6 +19,7 @@ from prefect.settings import (
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     PREFECT_SERVER_ANALYTICS_ENABLED,
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
     temporary_settings,
 )
 
@@ -31,10 +32,12 @@ EMBEDDED_SERVER = {
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
     PREFECT_SERVER_ANALYTICS_ENABLED: False,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False,
 }
 """Its first start migrates a database and outlasts the default of 20 seconds; its analytics would
 need the internet; and nobody is left to listen for heartbeats when it ends with the run, which
-would wait a second for them."""
+would wait a second for them; nor for automations, if its database is that of a server that stays
+at other times: the flows' hooks tell instead."""
 
 MOST_STARTS = 2
 """Prefect starts it again, without end, not only when its port turns out to be taken."""

@@ -106,6 +106,20 @@ def check_key_prefix(value: object, what: str = "prefix") -> str:
     return text
 
 
+def check_block_name(name: str) -> str:
+    """Refuse a name that Prefect saves no block under.
+
+    Raises:
+        InputError: it has other characters than lowercase letters, digits and dashes.
+    """
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise InputError(
+            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
+            "dashes."
+        )
+    return name
+
+
 def _describe_alphas(features: FeatureSet) -> str:
     *others, last = [f"{alpha:g}" for alpha in features.alphas]
     return f"the best of {', '.join(others)} and {last}" if others else last

@@ -12,6 +12,7 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from taxi_duration.errors import InputError, hide_credentials
+from taxi_duration.options import check_block_name
 
 CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
 DEFAULT_BLOCK = "s3-bucket-block"
@@ -51,11 +52,7 @@ def check_block(environment: Mapping[str, str], name: str) -> None:
             f"AWS_ENDPOINT_URL is {hide_credentials(endpoint)!r}: give http:// or https:// and a "
             "host, such as https://s3.example.org, or unset it for AWS."
         )
-    if not re.fullmatch(r"[a-z0-9-]+", name):
-        raise InputError(
-            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
-            "dashes."
-        )
+    check_block_name(name)
 
 
 def create_blocks(environment: Mapping[str, str], name: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, get_args
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from taxi_duration.errors import InputError, hide_credentials
@@ -88,6 +88,37 @@ class StabilityLimits(BaseSettings):
     most_over_champion: AtLeastZero = 0.05
 
 
+def check_alert_url(value: str) -> str:
+    """Refuse what nothing can be posted to, without repeating it, since it may hold a password.
+
+    Raises:
+        ValueError: it is no http or https address of a host.
+    """
+    reason = "it is no http or https address such as https://hooks.example.org/taxi"
+    try:
+        parts = urlsplit(value)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        raise ValueError(reason) from None
+    if not is_address or not value.isprintable() or " " in value:
+        raise ValueError(reason)
+    return value
+
+
+class AlertSettings(BaseSettings):
+    """Who is told of runs that fail or crash, and how long telling may keep such a run."""
+
+    model_config = SettingsConfigDict(env_prefix="TAXI_DURATION_ALERT_", frozen=True)
+
+    url: SecretStr | None = None
+    deadline_seconds: Seconds = 10
+
+    @field_validator("url")
+    @classmethod
+    def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(check_alert_url(value.get_secret_value()))
+
+
 Settings = TypeVar("Settings", bound=BaseSettings)
 
 
@@ -110,7 +141,9 @@ def read_settings(kind: type[Settings]) -> Settings:
         return kind()
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        variable = name_variable(kind, str(first["loc"][0]))
-        value = hide_credentials(str(first["input"]))
+        field = str(first["loc"][0])
+        variable = name_variable(kind, field)
+        is_secret = SecretStr in get_args(kind.model_fields[field].annotation)
+        value = "" if is_secret else f" is {hide_credentials(str(first['input']))!r}"
         reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{variable} is {value!r}: {reason}; correct or unset it.") from None
+        raise InputError(f"{variable}{value}: {reason}; correct or unset it.") from None

@@ -1,0 +1,227 @@
+"""Automations on a server that stays: who is told of bad ends, and which runs are dead.
+
+Both are found by name and updated, so creating them again changes nothing.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from datetime import timedelta
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.objects import StateType
+from prefect.events.actions import ChangeFlowRunState, SendNotification
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
+from prefect.types import SecretDict
+
+from taxi_duration.dead_runs import FLOWS
+from taxi_duration.errors import InputError, hide_credentials
+from taxi_duration.heartbeats import TAG
+from taxi_duration.hooks import SUBJECT, TEXT
+from taxi_duration.settings import AlertSettings, check_alert_url, name_variable, read_settings
+
+SILENT = timedelta(seconds=90)
+"""After its last heartbeat a run is dead: two may be lost or late. A process dies after its last
+one, and the server looks every 5 seconds, so that two minutes hold."""
+
+DEFAULT_BLOCK = "taxi-duration-alerts"
+TELLING = "nyc-taxi-duration: tell of failed and crashed runs"
+CRASHING = "nyc-taxi-duration: crash runs whose heartbeats stopped"
+
+
+def read_webhook(given: str | None) -> str:
+    """The address to tell, from the command line or else the environment, before any request.
+
+    Raises:
+        InputError: there is none, or it is no web address; the message does not repeat it.
+    """
+    if given is None:
+        url = read_settings(AlertSettings).url
+        if url is None:
+            raise InputError(
+                "nobody to tell: give --webhook or --block, or set "
+                f"{name_variable(AlertSettings, 'url')}."
+            )
+        return url.get_secret_value()
+    try:
+        return check_alert_url(given)
+    except ValueError as error:
+        raise InputError(f"--webhook: {error}; correct it.") from None
+
+
+def check_server() -> None:
+    """Refuse a server that ends with this command.
+
+    Raises:
+        InputError: no server is configured.
+    """
+    if not PREFECT_API_URL.value():
+        raise InputError(
+            "PREFECT_API_URL is not set: automations need a server that stays. Start one with "
+            "`prefect server start` and set its address; runs without one tell "
+            f"{name_variable(AlertSettings, 'url')} themselves."
+        )
+
+
+def save_webhook(name: str, url: str) -> str:
+    """Save a block that posts a notification's subject and text as JSON, over any before.
+
+    Returns:
+        The block as `TYPE/NAME`.
+    """
+    parts = urlsplit(url)
+    login, _, place = parts.netloc.rpartition("@")
+    secrets = {"address": parts._replace(netloc=place).geturl()}
+    headers = {}
+    if login:
+        # Not in the address, which the server logs when a notification is not taken.
+        secrets["login"] = b64encode(unquote(login).encode()).decode()
+        headers["Authorization"] = "Basic {{login}}"
+    block = CustomWebhookNotificationBlock(
+        name=name,
+        # Secrets alone are kept encrypted and shown as dots.
+        url="{{address}}",
+        secrets=SecretDict(secrets),
+        json_data={"subject": "{{subject}}", "text": "{{body}}"},
+        headers=headers,
+        cookies=None,
+    )
+    block.save(name, overwrite=True)
+    return f"{block.get_block_type_slug()}/{name}"
+
+
+def watch(block: str) -> list[str]:
+    """Create or update the automations on the configured server.
+
+    Args:
+        block: the notification block to tell, as `TYPE/NAME`.
+
+    Returns:
+        The automations' names.
+
+    Raises:
+        InputError: the server has no such block, or not one that notifies.
+    """
+    with get_client(sync_client=True) as client:
+        automations = [make_telling(_find_block(client, block)), make_crashing()]
+        for automation in automations:
+            _save(client, automation)
+    return [automation.name for automation in automations]
+
+
+def make_telling(block_id: UUID) -> AutomationCore:
+    """The automation that notifies of runs that failed, timed out or crashed."""
+    values = {
+        "flow": "{{ flow.name }}",
+        "run": "{{ flow_run.name }}",
+        "state": "{{ flow_run.state.name }}",
+    }
+    # By the address this server is reached at from here; it may know itself as 127.0.0.1.
+    server = hide_credentials(PREFECT_UI_URL.value() or "")
+    link = f"{server}/runs/flow-run/{{{{ flow_run.id }}}}"
+    text = TEXT.format(**values, message="{{ flow_run.state.message }}", link=link)
+    return AutomationCore(
+        name=TELLING,
+        description=f"Made by `python -m taxi_duration watch` for runs of {', '.join(FLOWS)}.",
+        trigger=EventTrigger(
+            expect={f"prefect.flow-run.{state}" for state in ("Failed", "TimedOut", "Crashed")},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=_of_flows(),
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            SendNotification(
+                block_document_id=block_id, subject=SUBJECT.format(**values), body=text
+            )
+        ],
+    )
+
+
+def make_crashing() -> AutomationCore:
+    """The automation that marks runs Crashed when nothing is heard of them.
+
+    Whatever it takes for dead, the server refuses to crash what has already ended.
+    """
+    ends = ("Completed", "Failed", "TimedOut", "Cancelled", "Crashed", "Paused", "Suspended")
+    return AutomationCore(
+        name=CRASHING,
+        description="Made by `python -m taxi_duration watch`. A run's process was killed, or its "
+        f"machine is gone: no heartbeat for {SILENT.total_seconds():g} seconds.",
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *(f"prefect.flow-run.{end}" for end in ends)},
+            match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+            match_related=[
+                _of_flows(),
+                ResourceSpecification(
+                    {
+                        "prefect.resource.role": "tag",
+                        "prefect.resource.id": f"prefect.tag.{TAG}",
+                    }
+                ),
+            ],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=SILENT,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None,
+                state=StateType.CRASHED,
+                message="Its heartbeats stopped: its process was killed, or its machine is gone.",
+                force=False,
+            )
+        ],
+    )
+
+
+def _of_flows() -> ResourceSpecification:
+    return ResourceSpecification(
+        {
+            "prefect.resource.role": "flow",
+            "prefect.resource.name": FLOWS,
+        }
+    )
+
+
+def _find_block(client: SyncPrefectClient, block: str) -> UUID:
+    type_slug, _, name = block.partition("/")
+    if not type_slug or not name or "/" in name:
+        raise InputError(f"--block {block!r} is not TYPE/NAME: give one such as slack-webhook/ops.")
+    try:
+        document = client.read_block_document_by_name(name, type_slug, include_secrets=False)
+    except ObjectNotFound:
+        raise InputError(
+            f"block {block!r} is not saved on this server: `prefect block ls` lists those that "
+            "are, as TYPE and NAME."
+        ) from None
+    schema = document.block_schema
+    if schema is None or "notify" not in schema.capabilities:
+        raise InputError(
+            f"block {block!r} cannot notify: give one of a type such as slack-webhook."
+        )
+    return document.id
+
+
+def _save(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    found = client.read_automations_by_name(automation.name)
+    if not found:
+        client.create_automation(automation)
+    # An update makes the server forget whose heartbeats it waits for.
+    elif found[0].model_dump(exclude={"id"}) != automation.model_dump():
+        client.update_automation(found[0].id, automation)
+    for double in found[1:]:
+        client.delete_automation(double.id)
+
+
+def describe_host(url: str) -> str:
+    """The host of an address, which holds no secret."""
+    return urlsplit(url).hostname or ""
