@@ -6,6 +6,7 @@ import sys
 
 from taxi_duration import backfill, watching
 from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
+from taxi_duration.doctor import add_options, report
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.options import check_block_name
 from taxi_duration.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
@@ -35,6 +36,16 @@ def main() -> int:
     add_flags(backfills, BackfillOptions, FLAGS)
     backfills.set_defaults(run=run_backfill)
     _add_watch(commands)
+    doctor = commands.add_parser(
+        "doctor",
+        help="check all that a deployed pipeline stands on",
+        description="Check the Prefect server, work pool, worker, S3 block and bucket, MLflow "
+        "store, disk, newest month and schedule; a line each says ok, or not ok and the fix. "
+        "Exit code 0: all ok; 1: something is not.",
+        allow_abbrev=False,
+    )
+    add_options(doctor)
+    doctor.set_defaults(run=report)
     arguments = parser.parse_args()
     return end_in_one_line(lambda: arguments.run(arguments))
 

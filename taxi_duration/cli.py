@@ -226,7 +226,7 @@ def errors_in_one_line() -> Iterator[None]:
             logger.removeFilter(drop_traceback)
 
 
-def _find_program(name: str) -> str:
+def find_program(name: str) -> str:
     """How to call a program of this environment from here, activated or not."""
     program = Path(sys.executable).with_name(name)
     if shutil.which(name) == str(program):
@@ -263,11 +263,11 @@ def describe_mlflow_page(page: str, tracking_uri: str) -> str:
     if tracking_uri.startswith("http"):
         return page
     store = shlex.quote(tracking_uri)
-    return f"{_find_program('mlflow')} ui --backend-store-uri {store}{THEN_OPEN}{page}"
+    return f"{find_program('mlflow')} ui --backend-store-uri {store}{THEN_OPEN}{page}"
 
 
 def describe_artifact_page(artifact_id: UUID) -> str:
     """How to open an artifact in Prefect's pages, whose server may have ended with the run."""
     server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
-    start = "" if server else f"{_find_program('prefect')} server start{THEN_OPEN}"
+    start = "" if server else f"{find_program('prefect')} server start{THEN_OPEN}"
     return f"{start}{server or 'http://127.0.0.1:4200'}/artifacts/artifact/{artifact_id}"

@@ -77,7 +77,7 @@ def locate_month(
         SourceError: the server refused.
         StorageError: the disk did not take it.
     """
-    key = _make_key(bucket, prefix, month.file_name(cab.name))
+    key = make_key(bucket, prefix, month.file_name(cab.name))
     source = BucketObject(bucket, key, read_settings(TransferSettings), report)
     return obtain_month(directory, cab, month, source, fresh=fresh)
 
@@ -145,7 +145,7 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
     verify_model(directory)
     settings = read_settings(TransferSettings)
     cab, name = directory.parent.name, directory.name
-    folder = _make_key(bucket, prefix, cab)
+    folder = make_key(bucket, prefix, cab)
     location = f"s3://{bucket.bucket_name}/{folder}/{name}"
     with named_errors(location):
         client = bucket.credentials.get_s3_client()
@@ -215,7 +215,7 @@ class _Folder:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{file}"}
 
 
-def _make_key(bucket: S3Bucket, *parts: str) -> str:
+def make_key(bucket: S3Bucket, *parts: str) -> str:
     """The exact key below the folder that the block may have.
 
     Raises:

@@ -156,8 +156,23 @@ class Tlc:
             self._check_status(response)
             return self._receive(response, target, begun)
 
+    def ask_size(self) -> int | None:
+        """Ask whether the month is there, in one small request.
+
+        Returns:
+            Its size in bytes; None if the server does not say.
+
+        Raises:
+            TransientSourceError, SourceError: as `fetch`.
+        """
+        headers = {"Accept-Encoding": "identity"}
+        with self._named_errors(time.monotonic()), self._ask(headers, "HEAD") as response:
+            self._check_status(response)
+            length = response.headers.get("content-length", "")
+            return int(length) if length.isascii() and length.isdigit() else None
+
     @contextmanager
-    def _ask(self, headers: dict[str, str]) -> Iterator[httpx.Response]:
+    def _ask(self, headers: dict[str, str], method: str = "GET") -> Iterator[httpx.Response]:
         """Follow redirects, within one allowed host only."""
         limits = self.transfer_settings
         timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
@@ -167,7 +182,7 @@ class Tlc:
             shut_at_deadline(limits.deadline_seconds) as trace,
         ):
             for _ in range(1 + MOST_REDIRECTS):
-                with client.stream("GET", url, extensions={"trace": trace}) as response:
+                with client.stream(method, url, extensions={"trace": trace}) as response:
                     if response.next_request is None:
                         yield response
                         return

@@ -16,7 +16,8 @@ REPOSITORY = Path(__file__).parents[1]
 REAL_DATA_VARIABLE = "TAXI_DURATION_REAL_DATA"
 OURS = (
     "PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_",
-    "TAXI_DURATION_TRANSFER_", "TAXI_DURATION_CONTRACT_", "TAXI_DURATION_STABILITY_", "TAXI_DURATION_ALERT_",
+    "TAXI_DURATION_TRANSFER_", "TAXI_DURATION_CONTRACT_", "TAXI_DURATION_STABILITY_",
+    "TAXI_DURATION_ALERT_",
 )  # fmt: skip
 
 # Before anything imports Prefect, which reads its settings then: nothing of the user's own is
