@@ -1,17 +1,28 @@
-"""The report as a person sees it: in Prefect's own pages, in a real browser."""
+"""Deployment, run, report and backfill as a person sees them: in Prefect's and MLflow's own pages,
+in a real browser."""
 
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from matplotlib.image import imread
+from playwright.sync_api import Browser, Page, sync_playwright
+from prefect.client.orchestration import get_client
 
-from tests.conftest import connected_to
+from tests.conftest import REPOSITORY, connected_to
 from tests.runs import Run, read_report_artifact
+from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
 
 SCREENSHOTS_VARIABLE = "TAXI_DURATION_SCREENSHOTS"
+PATIENCE = 120_000
+"""Milliseconds: MLflow's pages load megabytes of JavaScript, on cores that are busy with tests."""
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
@@ -34,26 +45,86 @@ def chromium() -> str:
     return path
 
 
+def open_page(browser: Browser, address: str, heading: str) -> Page:
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page.set_default_timeout(PATIENCE)
+    page.goto(address)
+    page.get_by_text(heading).first.wait_for()
+    return page
+
+
+def keep(page: Page, name: str, tmp_path: Path) -> bytes:
+    """A screenshot, for the documentation if it is asked for."""
+    picture = Path(os.environ.get(SCREENSHOTS_VARIABLE, tmp_path)) / name
+    page.screenshot(path=picture)
+    return picture.read_bytes()
+
+
 @pytest.fixture(scope="module")
-def address(prefect_server: str, train_on_real_months: Callable[..., Run]) -> str:
+def site(prefect_server: str) -> str:
+    return prefect_server.removesuffix("/api")
+
+
+@pytest.fixture(scope="module")
+def run(train_on_real_months: Callable[..., Run]) -> Run:
+    return train_on_real_months("--year", "2023", "--month", "1", "--features", "course")
+
+
+@pytest.fixture(scope="module")
+def report_page(prefect_server: str, site: str, run: Run) -> str:
     """Where the summary of a run sends the user to see its report."""
-    run = train_on_real_months("--year", "2023", "--month", "1", "--features", "course")
     with connected_to(prefect_server):
         artifact = read_report_artifact(run.flow_run.id)
-    url = f"{prefect_server.removesuffix('/api')}/artifacts/artifact/{artifact.id}"
-    assert url in run.output
-    return url
+    address = f"{site}/artifacts/artifact/{artifact.id}"
+    assert address in run.output
+    return address
 
 
 @pytest.fixture(scope="module")
-def page(chromium: str, address: str) -> Iterator[Page]:
+def backfill(
+    prefect_server: str, real_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    """What the command printed, and where its MLflow store is."""
+    directory = tmp_path_factory.mktemp("backfill")
+    done = subprocess.run(
+        [sys.executable, "-m", "taxi_duration", "backfill", "--from", "2023-01", "--to", "2023-03",
+         "--features", "course", "--data-dir", real_data, "--offline"],
+        cwd=directory, capture_output=True, text=True, check=False,
+        env=make_environment(PREFECT_API_URL=prefect_server, PYTHONPATH=str(REPOSITORY)),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, directory / "mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def deployment_page(prefect_server: str, site: str) -> str:
+    environment = make_environment(PREFECT_API_URL=prefect_server)
+    for command in (
+        ["work-pool", "create", "zoompool", "--type", "process", "--overwrite"],
+        ["--no-prompt", "deploy", "--all"],
+    ):
+        subprocess.run(
+            [PROGRAMS / "prefect", *command], cwd=REPOSITORY, env=environment, check=True
+        )
+    with connected_to(prefect_server), get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
+    return f"{site}/deployments/deployment/{deployment.id}"
+
+
+@pytest.fixture(scope="module")
+def browser(
+    chromium: str, report_page: str, deployment_page: str, backfill: tuple[str, Path]
+) -> Iterator[Browser]:
+    """Started when Prefect has nothing left to do in this process, whose event loop it takes."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=QUIET)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
-        page.goto(address)
-        page.get_by_role("table").filter(has_text="RMSE").wait_for(timeout=60_000)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, report_page: str) -> Page:
+    return open_page(browser, report_page, "zone-pair median")
 
 
 def read_rows(page: Page, heading: str) -> list[list[str]]:
@@ -96,7 +167,77 @@ def test_page_links_to_the_mlflow_run(page: Page) -> None:
 
 
 def test_page_can_be_shown_in_the_documentation(page: Page, tmp_path: Path) -> None:
-    directory = Path(os.environ.get(SCREENSHOTS_VARIABLE, tmp_path))
-    picture = directory / "prefect-report.png"
-    page.screenshot(path=picture)
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert keep(page, "prefect-report.png", tmp_path).startswith(b"\x89PNG")
+
+
+def test_deployment_page_shows_schedule_pool_and_tags(
+    browser: Browser, deployment_page: str, tmp_path: Path
+) -> None:
+    page = open_page(browser, deployment_page, "taxi_local_data")
+    page.get_by_text("zoompool").first.wait_for()
+    shown = page.inner_text("body")
+    assert "main-flow" in shown
+    assert "nyc-taxi-duration" in shown
+    assert re.search(r"At \d\d:\d\d AM.* on day \d+ of the month", shown)
+    # Paused until the user turns it on.
+    assert [each.is_checked() for each in page.get_by_role("switch").all()] != []
+    keep(page, "prefect-deployment.png", tmp_path)
+
+
+def test_run_page_draws_the_tasks(browser: Browser, site: str, run: Run, tmp_path: Path) -> None:
+    page = open_page(browser, f"{site}/runs/flow-run/{run.flow_run.id}", run.flow_run.name)
+    page.get_by_text("Completed").first.wait_for()
+    graph = page.locator("canvas").first
+    graph.wait_for()
+    page.wait_for_timeout(3000)  # it zooms in on the run
+    # The graph has no text to look for: its tasks are boxes in the green of Completed.
+    pixels = imread(BytesIO(graph.screenshot()))[..., :3]
+    is_green = (pixels[..., 1] > 0.5) & (pixels[..., 0] < 0.3) & (pixels[..., 2] < 0.5)
+    assert np.count_nonzero(is_green) > 500
+    page.get_by_role("tab", name="Task Runs").click()
+    for name in ("download-2023-01", "clean-2023-01", "build-features", "train-regression"):
+        page.get_by_text(name).first.wait_for()
+    page.get_by_role("tab", name="Logs").click()
+    page.get_by_text("2023-02: kept 62,574 of 64,809 trips").first.wait_for()
+    keep(page, "prefect-run.png", tmp_path)
+
+
+def test_backfill_page_shows_table_and_plot(
+    browser: Browser, site: str, backfill: tuple[str, Path], tmp_path: Path
+) -> None:
+    (address,) = re.findall(rf"{site}/artifacts/artifact/\S+", backfill[0])
+    page = open_page(browser, address, "Backfill: green, 2023-01 to 2023-03")
+    assert read_rows(page, "validated on") == [
+        ["2023-02", "2023-01", "62,574", "6.0338", "6.6424", "9.3221"],
+        ["2023-03", "2023-02", "69,392", "6.1606", "6.7760", "9.5755"],
+    ]
+    picture = page.get_by_role("img", name="RMSE by month")
+    assert picture.evaluate("image => image.naturalWidth") > 500
+    keep(page, "prefect-backfill.png", tmp_path)
+
+
+def test_mlflow_shows_the_backfill_with_its_plots(
+    browser: Browser, backfill: tuple[str, Path], tmp_path: Path
+) -> None:
+    printed, store = backfill
+    (where,) = re.findall(r"/#/experiments/\d+/runs/\w+", printed)
+    port = find_free_port()
+    server = f"http://127.0.0.1:{port}"
+    command = [
+        PROGRAMS / "mlflow", "server", "--backend-store-uri", f"sqlite:///{store}",
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    with run_server(command, make_environment(), log, lambda: answers(f"{server}/health")):
+        page = open_page(browser, f"{server}{where}", "green backfill 2023-01 to 2023-03")
+        for figure in ("6.03", "6.16"):
+            page.get_by_text(re.compile(rf"^{re.escape(figure)}")).first.wait_for()
+        page.goto(f"{server}{where}/model-metrics")
+        for metric in ("model_rmse", "mean_rmse", "zone_pair_median_rmse"):
+            page.get_by_text(metric).first.wait_for()
+        page.locator(".js-plotly-plot").first.wait_for()
+        page.goto(f"{server}{where}/artifacts/rmse_by_month.png")
+        picture = page.locator("img[src^='blob:'], img[src*='rmse_by_month']").first
+        picture.wait_for()
+        assert picture.evaluate("image => image.naturalWidth") > 500
+        keep(page, "mlflow-backfill.png", tmp_path)
