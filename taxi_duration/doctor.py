@@ -103,10 +103,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--cab", choices=[*CABS], default=default.cab, help="cab type (default: %(default)s)"
     )
     parser.add_argument(
-        "--data-dir", type=Path, default=default.data_dir, help="(default: %(default)s)"
+        "--data-dir",
+        type=Path,
+        default=default.data_dir,
+        help="months' directory (default: %(default)s)",
     )
     parser.add_argument(
-        "--models-dir", type=Path, default=default.models_dir, help="(default: %(default)s)"
+        "--models-dir",
+        type=Path,
+        default=default.models_dir,
+        help="models' directory (default: %(default)s)",
     )
     parser.add_argument(
         "--offline", action="store_true", help="do not ask the TLC: the newest month must be here"
