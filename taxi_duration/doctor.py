@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from taxi_duration.contract import CABS, get_cab
-from taxi_duration.examination import Check, Finding, examine, render_json, render_line
+from taxi_duration.examination import Check, examine, render_json, render_line
 from taxi_duration.local_checks import check_disk, check_mlflow, check_versions
 from taxi_duration.options import LocalOptions, S3Options, check_key_prefix
 from taxi_duration.prefect_checks import (
@@ -137,15 +136,6 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
         offline=arguments.offline,
         least_free_gigabytes=arguments.least_free_gb,
     )
-
-
-def examine_setup(setup: Setup) -> Iterator[Finding]:
-    """Make all checks; each one's finding comes as soon as it is there.
-
-    Raises:
-        InputError: as `make_checks`.
-    """
-    yield from examine(make_checks(setup))
 
 
 def report(arguments: argparse.Namespace) -> int:
