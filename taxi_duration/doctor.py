@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from taxi_duration.contract import CABS, get_cab
-from taxi_duration.examination import Check, Finding, examine, render_json, render_line
+from taxi_duration.examination import Check, examine, render_json, render_line
 from taxi_duration.local_checks import check_disk, check_mlflow, check_versions
 from taxi_duration.options import LocalOptions, S3Options, check_key_prefix
 from taxi_duration.prefect_checks import (
@@ -103,10 +102,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--cab", choices=[*CABS], default=default.cab, help="cab type (default: %(default)s)"
     )
     parser.add_argument(
-        "--data-dir", type=Path, default=default.data_dir, help="(default: %(default)s)"
+        "--data-dir",
+        type=Path,
+        default=default.data_dir,
+        help="months' directory (default: %(default)s)",
     )
     parser.add_argument(
-        "--models-dir", type=Path, default=default.models_dir, help="(default: %(default)s)"
+        "--models-dir",
+        type=Path,
+        default=default.models_dir,
+        help="models' directory (default: %(default)s)",
     )
     parser.add_argument(
         "--offline", action="store_true", help="do not ask the TLC: the newest month must be here"
@@ -131,15 +136,6 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
         offline=arguments.offline,
         least_free_gigabytes=arguments.least_free_gb,
     )
-
-
-def examine_setup(setup: Setup) -> Iterator[Finding]:
-    """Make all checks; each one's finding comes as soon as it is there.
-
-    Raises:
-        InputError: as `make_checks`.
-    """
-    yield from examine(make_checks(setup))
 
 
 def report(arguments: argparse.Namespace) -> int:

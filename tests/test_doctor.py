@@ -224,18 +224,13 @@ def test_a_healthy_setup_is_all_ok(healthy: Patient) -> None:
     assert found["schedule"].endswith(f" UTC, {LOCAL}")
 
 
-def test_it_is_told_in_lines_and_by_the_exit_code(healthy: Patient) -> None:
-    told = subprocess.run(
-        [sys.executable, "-m", "taxi_duration", "doctor", "--prefix", "doctor", *healthy.options],
-        cwd=REPOSITORY,
-        env=make_environment(PREFECT_API_URL=healthy.server),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert told.returncode == 0, told.stdout + told.stderr
-    assert told.stderr == ""
-    *lines, last = told.stdout.splitlines()
+def test_it_is_told_in_lines_and_by_the_exit_code(
+    healthy: Patient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--prefix", "doctor", *healthy.options]
+    exit_code, told = run_doctor(options, monkeypatch, capsys)
+    assert exit_code == 0, told
+    *lines, last = told.splitlines()
     assert [line[:8] for line in lines] == ["ok      "] * len(CHECKS)
     assert [line[8:20].strip() for line in lines] == CHECKS
     assert last == "all 10 ok"
