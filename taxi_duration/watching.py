@@ -30,6 +30,10 @@ SILENT = timedelta(seconds=90)
 """After its last heartbeat a run is dead: two may be lost or late. A process dies after its last
 one, and the server looks every 5 seconds, so that two minutes hold."""
 
+TOLD = timedelta(minutes=1)
+"""How long a run is not told of again: a busy server evaluates an event twice, if its database is
+locked in the middle."""
+
 DEFAULT_BLOCK = "taxi-duration-alerts"
 TELLING = "nyc-taxi-duration: tell of failed and crashed runs"
 CRASHING = "nyc-taxi-duration: crash runs whose heartbeats stopped"
@@ -133,8 +137,10 @@ def make_telling(block_id: UUID) -> AutomationCore:
             expect={f"prefect.flow-run.{state}" for state in ("Failed", "TimedOut", "Crashed")},
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
             match_related=_of_flows(),
+            for_each={"prefect.resource.id"},
             posture=Posture.Reactive,
             threshold=1,
+            within=TOLD,
         ),
         actions=[
             SendNotification(

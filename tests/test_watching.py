@@ -74,6 +74,8 @@ def test_bad_ends_are_told_once_and_good_ones_not(
     succeeded.mkdir()
     assert run_local(succeeded, *SAMPLE_MONTH).exit_code == 0
     failed = fail(tmp_path, "failed")
+    with get_client(sync_client=True) as client:  # as when the server evaluates the event twice
+        client.set_flow_run_state(failed.id, Failed(message="again"), force=True)
     tlc.always = hang
     with start_script(
         *JANUARY, directory=tmp_path / "crashed", PREFECT_API_URL=server, **tlc.environment
