@@ -172,10 +172,13 @@ def _none_active(deployed: dict[str, DeploymentResponse]) -> CheckError:
         )
     scheduled = [name for name in names if deployed[name].schedules]
     if scheduled:
+        schedule = deployed[scheduled[0]].schedules[0]
         return CheckError(
             f"no schedule of {len(deployed)} deployments is active",
-            f"{program} deployment schedule resume {scheduled[0]} "
-            f"{deployed[scheduled[0]].schedules[0].id}",
+            # Resumed, a schedule loses its parameters (Prefect 3.8.8).
+            f"sed -i.off 's/active: false/active: true/' prefect.yaml && {program} deploy --all"
+            if schedule.parameters
+            else f"{program} deployment schedule resume {scheduled[0]} {schedule.id}",
         )
     return CheckError(
         f"none of {len(deployed)} deployments has a schedule",

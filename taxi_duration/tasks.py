@@ -32,7 +32,6 @@ from taxi_duration.month import Month
 from taxi_duration.month_file import (
     MonthFile,
     check_funnel,
-    check_rows_against_earlier,
     check_unchanged,
     find_drift,
 )
@@ -149,7 +148,6 @@ def clean_month(
     Args:
         kept: directory of months' sums; with `fresh` none that are there already are used.
     """
-    check_rows_against_earlier(file.path, cab, file.month, thresholds)
     month = recall_month(
         kept,
         file.path,
@@ -221,7 +219,6 @@ def validate(
     champion: Champion | None = None,
 ) -> Validation:
     """Score the model, its baselines and the champion on the validation month."""
-    check_rows_against_earlier(file.path, cab, file.month, thresholds)
     predictors = {"model": model.predict_clean, **baselines.predictors}
     if champion:
         predictors["champion"] = champion.model.predict_clean

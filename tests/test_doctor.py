@@ -747,6 +747,11 @@ def test_a_paused_schedule_is_named(healthy: Patient, client: SyncPrefectClient)
     fault = healthy.have_broken("schedule")
     assert fault.found == "no schedule of 2 deployments is active"
     assert fault.fix == f"prefect deployment schedule resume {LOCAL} {schedule.id}"
+    client.update_deployment_schedule(deployment.id, schedule.id, parameters={"train_months": 3})
+    # Which resuming would lose.
+    assert healthy.check("schedule").fix == (
+        "sed -i.off 's/active: false/active: true/' prefect.yaml && prefect deploy --all"
+    )
     client.update_deployment_schedule(deployment.id, schedule.id, active=True)
     # Of deployments that were not changed the server thinks once a minute.
     client.update_deployment(deployment.id, DeploymentUpdate(description="resumed"))
