@@ -231,7 +231,8 @@ def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
         "n_workers": count_cores(),
         "threads_per_worker": 1,
         "host": "127.0.0.1",
-        "dashboard_address": None,
+        # Without one it takes port 8787 all the same, or warns that somebody else has.
+        "dashboard_address": "127.0.0.1:0",
     }
     runner = DaskTaskRunner(
         address=address,
