@@ -30,6 +30,10 @@ class Plan:
     window_months: tuple[int, ...] = (1, 3, 6, 12, 24)
     window_rows: int = 3_400_000
     overhead_rounds: int = 5
+    cost_rounds: int = 5
+    largest_rows: int = 17_000_000
+    cost_window: int = 12
+    """Months whose sums are added up and solved."""
 
 
 SMOKE = Plan(
@@ -40,6 +44,9 @@ SMOKE = Plan(
     window_months=(1, 2),
     window_rows=4000,
     overhead_rounds=1,
+    cost_rounds=1,
+    largest_rows=7000,
+    cost_window=2,
 )
 
 

@@ -6,15 +6,18 @@ of a cluster needs a place for months on its own disk, and nothing of it is shar
 
 from __future__ import annotations
 
+import logging
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
@@ -195,7 +198,7 @@ def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]
                 yield runner
         else:
             try:
-                with ProcessPoolTaskRunner(max_workers=count_cores()) as runner:
+                with ProcessPoolTaskRunner(max_workers=count_cores()) as runner, _stop_processes():
                     yield runner
             except BrokenProcessPool as error:
                 raise RunnerError(
@@ -205,35 +208,66 @@ def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]
 
 
 @contextmanager
+def _stop_processes() -> Iterator[None]:
+    """End a pool's processes, which would finish their tasks, when the run is asked to stop."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+
+
+@contextmanager
 def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
     from distributed import KilledWorker
     from prefect_dask.task_runners import DaskTaskRunner
 
+    # Its default tells of each connection, on the terminal.
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     started_here = {
         "n_workers": count_cores(),
         "threads_per_worker": 1,
         "host": "127.0.0.1",
-        "dashboard_address": None,
+        # Without one it takes port 8787 all the same, or warns that somebody else has.
+        "dashboard_address": "127.0.0.1:0",
     }
     runner = DaskTaskRunner(
         address=address,
         cluster_kwargs=None if address else started_here,
         client_kwargs={"timeout": CONNECT_SECONDS},
     )
+    scheduler = f"Dask scheduler {address or 'of this run'}"
     try:
         with runner:
             try:
-                _ = runner.client  # connects
+                client = runner.client  # connects
             except OSError as error:
                 raise RunnerError(
-                    f"Dask scheduler {address or 'of this run'} does not answer within "
-                    f"{CONNECT_SECONDS} s: start it (dask scheduler), or check dask_address."
+                    f"{scheduler} does not answer within {CONNECT_SECONDS} s: start it (dask "
+                    "scheduler), or check dask_address."
                 ) from error
+            if not client.scheduler_info()["workers"]:
+                get_run_logger().warning(
+                    "%s has no worker: the run waits for one (dask worker %s)", scheduler, address
+                )
             yield runner
     except KilledWorker as error:
         raise RunnerError(
             f"Dask gave a task up, whose workers died one after the other ({error}): look at "
             "their logs and memory, and run again; what is done is kept."
+        ) from error
+    except CancelledError as error:
+        raise RunnerError(
+            f"{scheduler} ended, or lost a task ({error}): look at its log, start it, and run "
+            "again; what is done is kept."
+        ) from error
+    except ImportError as error:
+        raise RunnerError(
+            f"a worker of {scheduler} cannot import what a task needs ({error}): start workers "
+            "where they import taxi_duration, from the same checkout and requirements.lock."
         ) from error
 
 

@@ -1,0 +1,207 @@
+"""What a month costs: bytes on disk, seconds, memory, and bytes of sums."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from benchmarks.data import Data, Plan
+from benchmarks.measure import measure, note, run_apart, write_few_trips
+from benchmarks.tables import Part, count, render_table
+
+if TYPE_CHECKING:
+    from taxi_duration.contract import Cab
+    from taxi_duration.month import Month
+    from taxi_duration.training import Training, Window
+
+FEATURES = "extended"
+REDUCED, AGAIN, SOLVED, VALIDATED = (
+    "read and reduced to sums",
+    "again, its sums kept",
+    "sums of {} added up and solved",
+    "validated with the model and two baselines",
+)
+
+
+class Cost(NamedTuple):
+    """One stage of a month: wall seconds, CPU seconds of all threads, MiB at the peak."""
+
+    seconds: float
+    cpu_seconds: float
+    peak_mib: float
+
+
+class MonthCost(NamedTuple):
+    """A month's cost by stage, and the bytes of its file and of its sums."""
+
+    title: str
+    rows: int
+    file_bytes: int
+    sums_bytes: int
+    stages: dict[str, Cost]
+
+
+def measure_month_cost(data: Data, plan: Plan) -> Part:
+    """Measure a usual and a very large yellow month, both generated, and a green month."""
+    months = [("2023-01", plan.yellow_rows[0]), ("2023-02", plan.largest_rows)]
+    usual, largest = data.make_yellow(months)
+    green, _ = data.green_pair
+    costs = [
+        measure_one("yellow, generated", "yellow", "2023-01", usual, plan),
+        measure_one("yellow, generated", "yellow", "2023-02", largest, plan),
+        measure_one(f"{data.green_title}: `{green.name}`", "green", green.stem[-7:], green, plan),
+    ]
+    text = f"""
+What a run does with a month, `{FEATURES}` features, each stage in a process of its own, imports
+excluded; medians of {count(plan.cost_rounds, "round")}. How it is measured:
+`benchmarks/measure.py`; CPU seconds are those of all threads. `docs/scaling.md` plans with these
+figures.
+
+{render_costs(costs)}
+"""
+    return Part("month_cost", "What a month costs", text)
+
+
+def measure_one(title: str, cab: str, month: str, path: Path, plan: Plan) -> MonthCost:
+    """Measure every stage of one month."""
+    stages: dict[str, Cost] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        sums = Path(scratch, "sums")
+        sums_bytes = rows = 0
+        for name in (REDUCED, AGAIN, SOLVED, VALIDATED):
+            shown, measured = name.format(count(plan.cost_window, "month")), []
+            for number in range(plan.cost_rounds):
+                kept = Path(scratch, f"fresh-{number}") if name == REDUCED else sums
+                made = run_apart(measure_stage, name, cab, month, path, kept, plan.cost_window)
+                measured.append(made)
+                note(f"{title}, {shown}: {made.seconds:.2f} s")
+            stages[shown] = Cost(*map(statistics.median, zip(*measured, strict=True)))
+            if name == REDUCED:
+                Path(scratch, "fresh-0").rename(sums)
+                (kept_file,) = sums.glob("*.npz")
+                sums_bytes = kept_file.stat().st_size
+                rows = run_apart(count_rows, path)
+    return MonthCost(title, rows, path.stat().st_size, sums_bytes, stages)
+
+
+def count_rows(path: Path) -> int:
+    """A file's rows, from its footer."""
+    import pyarrow.parquet as pq
+
+    rows: int = pq.read_metadata(path).num_rows
+    return rows
+
+
+def measure_stage(
+    name: str, cab: str, month: str, path: Path, sums: Path, window_months: int
+) -> Cost:
+    """Run a stage in this process, which should have done nothing else."""
+    cpu_seconds = math.nan
+
+    def run() -> float:
+        nonlocal cpu_seconds
+        begun = time.process_time()
+        act()
+        cpu_seconds = time.process_time() - begun
+        return math.nan
+
+    def prepare() -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            few = write_few_trips(Path(scratch))
+            make_stage(name, "green", "2025-01", few, Path(scratch, "sums"), 1)()
+
+    prepare()
+    act = make_stage(name, cab, month, path, sums, window_months)
+    measured = measure(run, lambda: None)
+    return Cost(measured.seconds, cpu_seconds, measured.peak_mib)
+
+
+def make_stage(
+    name: str, cab_name: str, month_text: str, path: Path, sums: Path, window_months: int
+) -> Callable[[], object]:
+    """What a stage does, with all that comes before it done."""
+    from taxi_duration.contract import get_cab
+    from taxi_duration.month import Month
+
+    cab, month = get_cab(cab_name), Month.parse(month_text)
+    if name in (REDUCED, AGAIN):
+        return partial(reduce, path, sums, cab, month)
+    if name == SOLVED:
+        if not sums.exists():
+            reduce(path, sums, cab, month)
+        (kept,) = sums.glob("*.npz")
+        return partial(solve, [kept] * window_months)
+    return prepare_validation(path, cab, month)
+
+
+def reduce(path: Path, sums: Path, cab: Cab, month: Month) -> None:
+    """Reduce a month as `clean-trips` does, or find its sums."""
+    from taxi_duration.features import get_feature_set
+    from taxi_duration.reduction import recall_month
+
+    recall_month(sums, path, get_feature_set(FEATURES), cab, month, with_medians=True)
+
+
+def solve(kept: list[Path]) -> Training:
+    """Add kept sums up and fit the window, as `build-features` and `train-regression` do."""
+    from taxi_duration.training import fit_window
+
+    return fit_window(add_up(kept))
+
+
+def add_up(kept: list[Path]) -> Window:
+    """A window of kept sums."""
+    from taxi_duration.features import get_feature_set
+    from taxi_duration.reduction import load_sums
+    from taxi_duration.training import sum_window
+
+    features = get_feature_set(FEATURES)
+    return sum_window(
+        features, [lambda kept=each: load_sums(kept, features).tables for each in kept]
+    )
+
+
+def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], object]:
+    """Score a model and the baselines on a month, as `validate` does.
+
+    The model is fitted to a few trips: another would take as long, and leave a higher peak.
+    """
+    from taxi_duration.evaluation import Baselines
+    from taxi_duration.features import get_feature_set
+    from taxi_duration.model import score_predictors
+    from taxi_duration.reduction import reduce_month
+    from taxi_duration.training import fit_window, sum_window
+
+    with tempfile.TemporaryDirectory() as scratch:
+        few = write_few_trips(Path(scratch))
+        sums = reduce_month(few, get_feature_set(FEATURES), with_medians=True)
+    window = sum_window(get_feature_set(FEATURES), [lambda: sums.tables])
+    model = fit_window(window).model
+    if sums.medians is None:
+        raise AssertionError("a month was reduced without the medians it was asked for")
+    baselines = Baselines(window.mean_minutes, sums.medians)
+    predictors = {"model": model.predict_clean, **baselines.predictors}
+    return partial(score_predictors, predictors, path, cab, month)
+
+
+def render_costs(costs: list[MonthCost]) -> str:
+    """A table a month: its bytes, and a row a stage."""
+    parts = []
+    for cost in costs:
+        rows = [
+            [name, f"{each.seconds:.3f}", f"{each.cpu_seconds:.3f}", f"{each.peak_mib:.0f}"]
+            for name, each in cost.stages.items()
+        ]
+        table = render_table(["stage", "seconds", "CPU seconds", "peak MiB"], rows)
+        parts.append(
+            f"## {cost.title}, {cost.rows:,} rows\n\n"
+            f"File: {cost.file_bytes / 1e6:.1f} MB. Sums in `models/sums`: "
+            f"{cost.sums_bytes / 1e6:.1f} MB.\n\n{table}"
+        )
+    return "\n\n".join(parts)
