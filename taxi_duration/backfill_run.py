@@ -47,7 +47,6 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
         if found:
             return locate_page(uri, found[0])
         common, months = plan.common, plan.months
-        name = f"{common.cab.name} backfill {months[0]} to {months[-1]}"
         params = {
             "cab": common.cab.name,
             "features": common.features.name,
@@ -56,7 +55,7 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
             "to": str(months[-1]),
             "train_months": str(len(common.train)),
         }
-        with start_run(client, experiment_id, name, {BACKFILL_ID: backfill_id}) as run_id:
+        with start_run(client, experiment_id, plan.title, {BACKFILL_ID: backfill_id}) as run_id:
             client.log_batch(run_id, params=[Param(*each) for each in params.items()])
             now = int(time.time() * 1000)
             metrics = [

@@ -67,8 +67,10 @@ class ReducedMonth:
 
 def reduce_months(
     runner: TaskRunner[Any], reducing: Reducing, months: Sequence[Month]
-) -> list[CleanMonth]:
-    """Have months reduced by a runner, and their sums in this machine's `reducing.kept`.
+) -> Iterator[CleanMonth]:
+    """Have months reduced by a runner, all begun at once, and lend each in order as it is done.
+
+    Their sums are then in this machine's `reducing.kept`.
 
     Raises:
         DataError, SourceError, StorageError: as `download_month` and `clean_month`.
@@ -78,10 +80,8 @@ def reduce_months(
         runner.submit(reduce_month, {"reducing": reducing, "month": month, "code": identify_code()})
         for month in months
     ]
-    received = []
     while futures:
-        received.append(receive_month(futures.pop(0).result(), reducing.kept))
-    return received
+        yield receive_month(futures.pop(0).result(), reducing.kept)
 
 
 @task(name="reduce-month", task_run_name="reduce-{month}", **IN_MEMORY, **RETRIES)
