@@ -16,10 +16,12 @@ from taxi_duration.mlflow_store import find_experiment, hold_store
 # isort: split
 # The lines above set what mlflow reads when it is imported.
 from mlflow.entities import Metric, Param
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from taxi_duration.report import make_table
 from taxi_duration.tracking import locate_page
 from taxi_duration.tracking_uri import resolve_tracking_uri
-from taxi_duration.walk_forward import BackfillPlan, Step, list_series
+from taxi_duration.walk_forward import BackfillPlan, Step, list_rows, list_series
 
 BACKFILL_ID = "backfill_id"
 """Tag: what a backfill's table follows from."""
@@ -55,7 +57,9 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
             "to": str(months[-1]),
             "train_months": str(len(common.train)),
         }
-        with start_run(client, experiment_id, plan.title, {BACKFILL_ID: backfill_id}) as run_id:
+        # The steps of metrics are 0, 1, 2; this table, on the run's first page, has their months.
+        tags = {BACKFILL_ID: backfill_id, MLFLOW_RUN_NOTE: make_table(*list_rows(steps))}
+        with start_run(client, experiment_id, plan.title, tags) as run_id:
             client.log_batch(run_id, params=[Param(*each) for each in params.items()])
             now = int(time.time() * 1000)
             metrics = [
