@@ -11,9 +11,7 @@ from tests.test_walk_forward import make_step
 
 def make_steps(number: int, champion_from: int | None = None) -> list[Step]:
     """Steps from 2020-02 on, each series at figures of its own; a champion in the later ones."""
-    months = (
-        Month(2020, 1 + number).window(number) if number < 12 else Month(2023, 5).window(number)
-    )
+    months = Month(2020, 1).shift(number).window(number)
     return [
         make_step(
             str(month),
