@@ -5,6 +5,7 @@ import os
 import sys
 
 from taxi_duration import backfill, watching
+from taxi_duration.backfill_report import summarise
 from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.doctor import add_options, report
 from taxi_duration.embedded_server import have_prefect_server
@@ -54,7 +55,7 @@ def run_backfill(arguments: argparse.Namespace) -> None:
     """Run the backfill flow and print its table and plot."""
     given = {name: value for name, value in vars(arguments).items() if name != "run"}
     done = run_flow(backfill.backfill, BackfillOptions, backfill.prepare, given)
-    print(backfill.summarise(done))
+    print(summarise(done))
 
 
 def save_blocks(arguments: argparse.Namespace) -> None:

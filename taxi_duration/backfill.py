@@ -7,10 +7,9 @@ that was published anew does that month again.
 
 from __future__ import annotations
 
-import io
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -20,20 +19,18 @@ from uuid import UUID
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import TaskRunner
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from taxi_duration import dead_runs, tracking
+from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
 from taxi_duration.backfill_run import log_backfill
-from taxi_duration.cli import describe_artifact_page, describe_mlflow_page
 from taxi_duration.disk import check_writable
-from taxi_duration.errors import hide_credentials
+from taxi_duration.errors import TaxiDurationError
 from taxi_duration.hooks import tell
 from taxi_duration.model import DurationModel
 from taxi_duration.month import Month
 from taxi_duration.options import (
     Alpha,
+    BackfillRunnerName,
     CabName,
     DaskAddress,
     DataDirectory,
@@ -41,20 +38,19 @@ from taxi_duration.options import (
     ModelsDirectory,
     NoCache,
     Offline,
-    RunnerName,
     TrainMonths,
 )
-from taxi_duration.pipeline import SUMS_DIRECTORY, describe_run, read_flow_day
+from taxi_duration.pipeline import SUMS_DIRECTORY, describe_run, find_champion, read_flow_day
 from taxi_duration.plan import Plan
-from taxi_duration.plots import draw_rmse_by_month, embed_png, plot_rmse_by_month
+from taxi_duration.plots import plot_rmse_by_month
 from taxi_duration.progress import ProgressArtifact
 from taxi_duration.report import outline_report
-from taxi_duration.run_card import make_table
 from taxi_duration.scale_out import (
     Reducing,
     count_cores,
     open_runner,
     reduce_months,
+    submit_champion,
     submit_validation,
 )
 from taxi_duration.settings import AlertSettings, Thresholds, read_settings
@@ -69,28 +65,19 @@ from taxi_duration.tasks import (
     train_regression,
 )
 from taxi_duration.tlc import LocalMonths, check_months
-from taxi_duration.tracking_uri import check_tracking_uri, resolve_tracking_uri
+from taxi_duration.tracking import Champion
+from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.walk_forward import (
     BackfillOptions,
     BackfillPlan,
     FromMonth,
     Step,
     ToMonth,
-    list_rows,
+    count_months,
     plan_backfill,
 )
 
-ARTIFACT_KEY, PROGRESS_KEY = "backfill-report", "backfill-progress"
-
-
-@dataclass(frozen=True)
-class Backfill:
-    """What a backfill comes to, and where it can be seen."""
-
-    plan: BackfillPlan
-    steps: tuple[Step, ...]
-    mlflow_page: str
-    artifact_id: UUID
+PROGRESS_KEY = "backfill-progress"
 
 
 @flow(name="backfill", on_failure=[tell], on_crashed=[tell])
@@ -105,7 +92,7 @@ def backfill(
     alpha: Alpha = None,
     offline: Offline = False,
     no_cache: NoCache = False,
-    runner: RunnerName = "threads",
+    runner: BackfillRunnerName = "threads",
     dask_address: DaskAddress = None,
 ) -> Backfill:
     """Train on each window of a span of months and validate on the month after it."""
@@ -146,46 +133,81 @@ def prepare(options: BackfillOptions, today: date) -> BackfillPlan:
 def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing) -> Backfill:
     """Run the tasks of a backfill.
 
-    The months are reduced at the same time; the fits, of which each takes a solve, are made here
-    one after another, while the runner validates those before.
+    A runner reduces all months at the same time, and scores the models; the fits, of which each
+    takes a solve, are made here one after another, as soon as their months are there.
+
+    Raises:
+        TaxiDurationError: a month, or a model's way to the disk or to MLflow, failed; the steps
+            before are finished.
     """
     dead_runs.close_dead_runs()
     tracking.close_dead_runs()
     common = plan.common
-    progress = ProgressArtifact(PROGRESS_KEY)
-    progress.update(0.0, f"reducing {len(plan.months)} months")
+    champion = find_champion(common.cab)
+    progress = BackfillProgress(plan)
     steps: list[Step] = []
+    window: deque[CleanMonth] = deque(maxlen=len(common.months))
+    pending: deque[Callable[[], Step]] = deque()
+    failure: TaxiDurationError | None = None
 
-    def finish(done: Callable[[], Step]) -> None:
-        steps.append(done())
-        text = f"{steps[-1].validation}: RMSE {steps[-1].model:.4f} minutes"
-        progress.update(100.0 * len(steps) / len(plan.steps), text)
+    def finish_first() -> None:
+        steps.append(pending.popleft()())
+        progress.count_step(steps[-1])
 
     with open_runner(common.runner or "threads", common.dask_address) as runner:
         reduced = reduce_months(runner, reducing, plan.months)
-        months = dict(zip(plan.months, reduced, strict=True))
-        pending: deque[Callable[[], Step]] = deque()
         for each in plan.steps:
-            pending.append(_begin(each, runner, months, models_directory, reducing))
+            try:
+                while not window or window[-1].file.month < each.validation:
+                    window.append(next(reduced))
+                    progress.count_month(window[-1].file.month)
+            except TaxiDurationError as error:
+                failure = error
+                break
+            done = _begin(each, runner, window, models_directory, reducing)
+            if champion:
+                done = _begin_champion(champion, runner, window[-1], reducing, done)
+            pending.append(done)
             if len(pending) > count_cores():
-                finish(pending.popleft())
-        for done in pending:
-            finish(done)
+                finish_first()
+        while pending:
+            finish_first()
+        if failure:
+            raise failure
     plot = plot_rmse_by_month(steps)
     page = log_backfill_to_mlflow(plan, steps, plot)
     artifact_id = publish_backfill(plan, steps, plot, page)
-    return Backfill(plan, tuple(steps), page, artifact_id)
+    return Backfill(plan, tuple(steps), models_directory, page, artifact_id)
+
+
+class BackfillProgress:
+    """An artifact that shows how many of a backfill's months are reduced and its models scored."""
+
+    def __init__(self, plan: BackfillPlan) -> None:
+        self._artifact = ProgressArtifact(PROGRESS_KEY)
+        self._parts, self._done = len(plan.months) + len(plan.steps), 0
+        self._artifact.update(0.0, f"reducing {count_months(len(plan.months))}")
+
+    def count_month(self, month: Month) -> None:
+        self._count(f"{month} is reduced")
+
+    def count_step(self, step: Step) -> None:
+        self._count(f"{step.validation}: RMSE {step.model:.4f} minutes")
+
+    def _count(self, text: str) -> None:
+        self._done += 1
+        self._artifact.update(100.0 * self._done / self._parts, text)
 
 
 def _begin(
     plan: Plan,
     runner: TaskRunner[Any],
-    months: Mapping[Month, CleanMonth],
+    months: Iterable[CleanMonth],
     models_directory: Path,
     reducing: Reducing,
 ) -> Callable[[], Step]:
     """Fit one training and have it validated, unless its model is there; what is left to do."""
-    train, validated = [months[month] for month in plan.train], months[plan.validation]
+    *train, validated = months
     files = [month.file for month in (*train, validated)]
     outline = outline_report(
         cab=plan.cab.name,
@@ -198,7 +220,9 @@ def _begin(
     notices = [notice for file in files for notice in file.notices]
     directory = locate_model(models_directory, outline, plan.features)
     if not plan.no_cache and is_whole(directory):
-        get_run_logger().info("%s: reused, finished before: %s", plan.validation, directory)
+        get_run_logger().info(
+            "%s: reused, its model was finished before: %s", plan.validation, directory
+        )
         return partial(_log, plan, load_model(directory), directory, notices)
     window = build_features(train, plan.features)
     training = train_regression(window.sums, plan.alpha)
@@ -213,6 +237,28 @@ def _begin(
         return _log(plan, training.model, directory, notices)
 
     return finish
+
+
+def _begin_champion(
+    champion: Champion,
+    runner: TaskRunner[Any],
+    validated: CleanMonth,
+    reducing: Reducing,
+    finish: Callable[[], Step],
+) -> Callable[[], Step]:
+    """Have the champion scored on a step's validation month; what is left to do of the step."""
+    scoring = submit_champion(runner, reducing, validated.file, champion.model)
+    is_seen = str(validated.file.month) in champion.months
+
+    def finish_both() -> Step:
+        return replace(
+            finish(),
+            champion=scoring.result(),
+            champion_version=champion.version,
+            champion_is_seen=is_seen,
+        )
+
+    return finish_both
 
 
 def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[str]) -> Step:
@@ -245,45 +291,12 @@ def publish_backfill(
     plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_page: str
 ) -> UUID:
     """Publish the table and the plot as a markdown artifact."""
-    first, last = plan.months[0], plan.months[-1]
-    common = plan.common
-    text = [
-        f"# Backfill: {common.cab.name}, {first} to {last}",
-        f"{common.features.name} features, {len(common.train)} training months each; RMSE in "
-        "minutes.",
-        embed_png(plot, "RMSE by month"),
-        make_table(*list_rows(steps)),
-        f"MLflow run: [{mlflow_page}]({mlflow_page})",
-    ]
     best = min(steps, key=lambda step: step.model)
     artifact_id = create_markdown_artifact(
-        "\n\n".join(text),
+        render_markdown(plan, steps, plot, mlflow_page),
         key=ARTIFACT_KEY,
-        description=f"{common.cab.name} {first} to {last}: best validation RMSE {best.model:.4f} "
+        description=f"{plan.common.cab.name} {plan.span}: best validation RMSE {best.model:.4f} "
         f"minutes, {best.validation}",
     )
+    get_run_logger().info("backfill published as artifact %s", ARTIFACT_KEY)
     return cast(UUID, artifact_id)  # Prefect types it as if it were awaited
-
-
-def summarise(done: Backfill) -> str:
-    """The table and the plot of a backfill as text, and where it can be seen."""
-    table = Table(box=box.SIMPLE_HEAD)
-    header, rows = list_rows(done.steps)
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place < 2 else "right")
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=100, file=io.StringIO(), color_system=None)
-    console.print(table)
-    printed = cast(io.StringIO, console.file).getvalue()
-    shown = "\n".join(line.rstrip() for line in printed.splitlines())
-    store = hide_credentials(resolve_tracking_uri())
-    return f"""
-{shown}
-
-{draw_rmse_by_month(done.steps)}
-
-  MLflow run        {describe_mlflow_page(done.mlflow_page, store)}
-  Prefect artifact  {ARTIFACT_KEY}
-                    to see it: {describe_artifact_page(done.artifact_id)}
-"""

@@ -16,10 +16,12 @@ from taxi_duration.mlflow_store import find_experiment, hold_store
 # isort: split
 # The lines above set what mlflow reads when it is imported.
 from mlflow.entities import Metric, Param
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from taxi_duration.run_card import make_table
 from taxi_duration.tracking import locate_page
 from taxi_duration.tracking_uri import resolve_tracking_uri
-from taxi_duration.walk_forward import BackfillPlan, Step, list_series
+from taxi_duration.walk_forward import BackfillPlan, Step, list_rows, list_series
 
 BACKFILL_ID = "backfill_id"
 """Tag: what a backfill's table follows from."""
@@ -47,7 +49,6 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
         if found:
             return locate_page(uri, found[0])
         common, months = plan.common, plan.months
-        name = f"{common.cab.name} backfill {months[0]} to {months[-1]}"
         params = {
             "cab": common.cab.name,
             "features": common.features.name,
@@ -56,7 +57,9 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
             "to": str(months[-1]),
             "train_months": str(len(common.train)),
         }
-        with start_run(client, experiment_id, name, {BACKFILL_ID: backfill_id}) as run_id:
+        # The steps of metrics are 0, 1, 2; this table, on the run's first page, has their months.
+        tags = {BACKFILL_ID: backfill_id, MLFLOW_RUN_NOTE: make_table(*list_rows(steps))}
+        with start_run(client, experiment_id, plan.title, tags) as run_id:
             client.log_batch(run_id, params=[Param(*each) for each in params.items()])
             now = int(time.time() * 1000)
             metrics = [

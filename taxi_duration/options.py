@@ -174,14 +174,19 @@ NoCache = Annotated[
         "summed, again"
     ),
 ]
+_RUNNER_TEXT = "where months are reduced at the same time: threads, processes or dask"
 RunnerName = Annotated[
     str | None,
     BeforeValidator(_read_runner),
     Field(
-        description=f"where months are reduced at the same time: {', '.join(RUNNERS[:-1])} or "
-        f"{RUNNERS[-1]}; by default one month after another",
+        description=f"{_RUNNER_TEXT}; by default one month after another",
         json_schema_extra={"enum": [*RUNNERS, None]},
     ),
+]
+BackfillRunnerName = Annotated[
+    str,
+    BeforeValidator(_read_runner),
+    Field(description=_RUNNER_TEXT, json_schema_extra={"enum": [*RUNNERS]}),
 ]
 DaskAddress = Annotated[
     str | None,

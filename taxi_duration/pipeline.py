@@ -75,7 +75,7 @@ def train(
     if plan.runner:
         with open_runner(plan.runner, plan.dask_address) as runner:
             reducing = Reducing(locate, plan, kept, thresholds)
-            months = reduce_months(runner, reducing, plan.train)
+            months = list(reduce_months(runner, reducing, plan.train))
         files = [download_month(locate, plan.validation)]
     else:
         months = []

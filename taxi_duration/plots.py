@@ -30,7 +30,7 @@ def plot_rmse_by_month(steps: Sequence[Step]) -> bytes:
     axes.set_ylim(bottom=0)
     axes.set_ylabel("RMSE, minutes")
     axes.set_xlabel("validation month")
-    axes.set_xticks(axes.get_xticks()[:: max(1, len(steps) // 12)])
+    axes.set_xticks(_spread(len(steps), most=10))
     axes.grid(alpha=0.3)
     axes.legend(loc="best")
     picture = io.BytesIO()
@@ -45,18 +45,27 @@ def embed_png(picture: bytes, text: str) -> str:
 
 
 def draw_rmse_by_month(steps: Sequence[Step]) -> str:
-    """The same as lines of text, without colours."""
+    """The same as lines of text, without colours; the model's mark covers others."""
     import plotext
 
     plotext.clear_figure()
     plotext.theme("clear")
+    plotext.limit_size(width=False, height=False)  # else to the terminal's
     plotext.plotsize(*TEXT_SIZE)
-    for name, values in list_series(steps).items():
+    series = list_series(steps)
+    for name, values in reversed(series.items()):
         points = [(place, value) for place, value in enumerate(values) if value is not None]
         places, figures = zip(*points, strict=True)
-        plotext.scatter(places, figures, label=SERIES[name], marker=MARKS[name])
-    shown = range(0, len(steps), max(1, len(steps) // 6))
-    plotext.xticks([*shown], [steps[place].validation for place in shown])
+        plotext.scatter(places, figures, marker=MARKS[name])
+    shown = _spread(len(steps), most=7)
+    plotext.xticks(shown, [steps[place].validation for place in shown])
     plotext.title("RMSE in minutes, by validation month")
     text: str = plotext.uncolorize(plotext.build())
-    return "\n".join(line.rstrip() for line in text.splitlines())
+    # Of its own, since plotext would lay it over the points.
+    legend = "   ".join(f"{MARKS[name]} {SERIES[name]}" for name in series)
+    return "\n".join([*(line.rstrip() for line in text.splitlines()), f"      {legend}"])
+
+
+def _spread(number: int, most: int) -> list[int]:
+    """Places of a row of so many, evenly spread from the first, and no more than `most`."""
+    return [*range(0, number, -(-number // most))]

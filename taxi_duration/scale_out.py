@@ -25,7 +25,7 @@ from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.embedded_server import lend_embedded_server
 from taxi_duration.errors import DataError, RunnerError
 from taxi_duration.evaluation import Baselines
-from taxi_duration.model import DurationModel
+from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
@@ -70,8 +70,10 @@ class ReducedMonth:
 
 def reduce_months(
     runner: TaskRunner[Any], reducing: Reducing, months: Sequence[Month]
-) -> list[CleanMonth]:
-    """Have months reduced by a runner, and their sums in this machine's `reducing.kept`.
+) -> Iterator[CleanMonth]:
+    """Have months reduced by a runner, all begun at once, and lend each in order as it is done.
+
+    Their sums are then in this machine's `reducing.kept`.
 
     Raises:
         DataError, SourceError, StorageError: as `download_month` and `clean_month`.
@@ -81,10 +83,8 @@ def reduce_months(
         runner.submit(reduce_month, {"reducing": reducing, "month": month, "code": identify_code()})
         for month in months
     ]
-    received = []
     while futures:
-        received.append(receive_month(futures.pop(0).result(), reducing.kept))
-    return received
+        yield receive_month(futures.pop(0).result(), reducing.kept)
 
 
 @task(name="reduce-month", task_run_name="reduce-{month}", **IN_MEMORY, **RETRIES)
@@ -117,17 +117,39 @@ def validate_month(
         DataError: the month has other bytes here.
     """
     check_code(code)
-    plan, here = reducing.plan, file
-    if plan.runner == "dask":
-        here = download_month.fn(reducing.locate, file.month)
+    here = _find_again(reducing, file)
+    validation = validate.fn(model, baselines, here, reducing.plan.cab, reducing.thresholds)
+    return replace(validation, file=file)
+
+
+@task(name="score-champion", task_run_name="champion-{file.month}", **IN_MEMORY, **RETRIES)
+def score_champion(
+    reducing: Reducing, file: MonthFile, champion: DurationModel, code: str
+) -> float:
+    """The champion's RMSE (minutes) on a month's trips, where the task runs.
+
+    Args and Raises as `validate_month`.
+    """
+    check_code(code)
+    here = _find_again(reducing, file)
+    scores = score_predictors(
+        {"champion": champion.predict_clean}, here.path, reducing.plan.cab, here.month
+    )
+    return scores.errors["champion"].rmse
+
+
+def _find_again(reducing: Reducing, file: MonthFile) -> MonthFile:
+    """A month that was reduced, perhaps on another machine, on this one's disk."""
+    if reducing.plan.runner != "dask":
+        return file
+    here = download_month.fn(reducing.locate, file.month)
     if here.sha256 != file.sha256:
         raise DataError(
             f"{file.month} has sha256 {here.sha256} here and had {file.sha256} a moment ago: it "
             "was published anew, or workers hold files of their own that differ. Run again, or "
             "delete those files."
         )
-    validation = validate.fn(model, baselines, here, plan.cab, reducing.thresholds)
-    return replace(validation, file=file)
+    return here
 
 
 def submit_validation(
@@ -146,6 +168,19 @@ def submit_validation(
         "code": identify_code(),
     }
     return cast("PrefectFuture[Validation]", runner.submit(validate_month, parameters))
+
+
+def submit_champion(
+    runner: TaskRunner[Any], reducing: Reducing, file: MonthFile, champion: DurationModel
+) -> PrefectFuture[float]:
+    """Have a runner score the champion on a month that `reduce_months` found."""
+    parameters = {
+        "reducing": reducing,
+        "file": file,
+        "champion": champion,
+        "code": identify_code(),
+    }
+    return cast("PrefectFuture[float]", runner.submit(score_champion, parameters))
 
 
 def receive_month(reduced: ReducedMonth, kept: Path) -> CleanMonth:

@@ -13,9 +13,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from taxi_duration.contract import check_month, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.features import get_feature_set
-from taxi_duration.month import Month
+from taxi_duration.month import Month, newest_published
 from taxi_duration.options import (
     Alpha,
+    BackfillRunnerName,
     CabName,
     DaskAddress,
     DataDirectory,
@@ -23,7 +24,6 @@ from taxi_duration.options import (
     ModelsDirectory,
     NoCache,
     Offline,
-    RunnerName,
     TrainMonths,
 )
 from taxi_duration.plan import Plan, check_runner
@@ -60,7 +60,7 @@ class BackfillOptions(BaseModel):
     alpha: Alpha = None
     offline: Offline = False
     no_cache: NoCache = False
-    runner: RunnerName = "threads"
+    runner: BackfillRunnerName = "threads"
     dask_address: DaskAddress = None
 
 
@@ -80,6 +80,14 @@ class BackfillPlan:
         first, last = self.steps[0].train[0], self.steps[-1].validation
         return last.window(last.since(first) + 1)
 
+    @property
+    def span(self) -> str:
+        return f"{self.months[0]} to {self.months[-1]}"
+
+    @property
+    def title(self) -> str:
+        return f"{self.common.cab.name} backfill {self.span}"
+
 
 def plan_backfill(options: BackfillOptions, today: date) -> BackfillPlan:
     """Lay out the trainings of a span, of which nothing outside is read.
@@ -95,12 +103,19 @@ def plan_backfill(options: BackfillOptions, today: date) -> BackfillPlan:
     if last.since(first) < options.train_months:
         raise InputError(
             f"from {first} to {last} leaves no month to validate a model trained on "
-            f"{options.train_months}: give to {first.shift(options.train_months)} or later."
+            f"{count_months(options.train_months)}: give a last month of "
+            f"{first.shift(options.train_months)} or later."
         )
     if last.since(first) >= MOST_MONTHS:
-        raise InputError(f"from {first} to {last} is more than {MOST_MONTHS} months: give fewer.")
+        raise InputError(
+            f"from {first} to {last} is {count_months(last.since(first) + 1)}: give at most "
+            f"{MOST_MONTHS}."
+        )
     if last > Month.of(today):
-        raise InputError(f"to {last} has not begun: give {Month.of(today)} or earlier.")
+        raise InputError(
+            f"last month {last} has not begun: give one that is published, such as "
+            f"{newest_published(today)}."
+        )
     validations = last.window(last.since(first) + 1 - options.train_months)
     return BackfillPlan(
         tuple(
@@ -111,12 +126,17 @@ def plan_backfill(options: BackfillOptions, today: date) -> BackfillPlan:
                 features,
                 options.alpha,
                 options.no_cache,
-                options.runner or "threads",
+                options.runner,
                 options.dask_address,
             )
             for validation in validations
         )
     )
+
+
+def count_months(number: int) -> str:
+    """Say how many months, with the noun's plural."""
+    return f"{number} month{'s' if number > 1 else ''}"
 
 
 @dataclass(frozen=True)
@@ -131,6 +151,10 @@ class Step:
     mean: float
     champion: float | None
     model_id: str
+    """`<cab>/<last training month>-<id>`, its directory below the models directory."""
+    champion_version: str | None = None
+    champion_is_seen: bool = False
+    """Whether the champion was trained on the validation month, and has the advantage."""
 
 
 SERIES = {
@@ -151,12 +175,15 @@ def list_series(steps: Sequence[Step]) -> dict[str, list[float | None]]:
 def list_rows(steps: Sequence[Step]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of the table that is shown everywhere, as text."""
     series = list_series(steps)
-    header = ["validated on", "trained on", "trips", *(SERIES[name] for name in series)]
+    named = {**SERIES, "champion": f"champion, version {steps[0].champion_version}"}
+    header = ["validated on", "trained on", "trips", *(named[name] for name in series)]
     rows = []
     for place, step in enumerate(steps):
         first, last = step.train[0], step.train[-1]
         trained = first if first == last else f"{first} to {last}"
         figures = [values[place] for values in series.values()]
         shown = ["" if figure is None else f"{figure:.4f}" for figure in figures]
+        if step.champion_is_seen:
+            shown[-1] += " (trained on it)"
         rows.append([step.validation, trained, f"{step.trips:,}", *shown])
     return header, rows

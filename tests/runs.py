@@ -5,12 +5,14 @@ import functools
 import io
 import json
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 from uuid import UUID
 
 from mlflow import MlflowClient
@@ -27,6 +29,7 @@ from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
 
 import orchestrate
 import orchestrate_s3
+import taxi_duration.__main__
 from taxi_duration.cli import run_from_command_line
 
 Value = TypeVar("Value")
@@ -64,6 +67,17 @@ def run_local(directory: Path, *arguments: str) -> Run:
 def run_s3(directory: Path, *arguments: str) -> Run:
     """`python orchestrate_s3.py ...` likewise."""
     return _run(directory, lambda: _start_s3(arguments))
+
+
+def run_backfill(directory: Path, *arguments: str) -> Run:
+    """`python -m taxi_duration backfill ...` likewise."""
+    return _run(directory, lambda: call_taxi_duration("backfill", *arguments))
+
+
+def call_taxi_duration(*arguments: str) -> int:
+    """`python -m taxi_duration ...` in this process."""
+    with mock.patch.object(sys, "argv", ["taxi_duration", *arguments]):
+        return taxi_duration.__main__.main()
 
 
 def _start_local(arguments: tuple[str, ...]) -> int:

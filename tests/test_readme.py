@@ -8,12 +8,18 @@ import yaml
 
 from taxi_duration.cli import make_parser
 from taxi_duration.options import LocalOptions
-from taxi_duration.settings import StabilityLimits, Thresholds, TlcSettings, TransferSettings
+from taxi_duration.settings import (
+    AlertSettings,
+    StabilityLimits,
+    Thresholds,
+    TlcSettings,
+    TransferSettings,
+)
 from tests.months import FEBRUARY, JANUARY
 
 SETTINGS = {
     f"{kind.model_config['env_prefix']}{name}".upper(): field.default
-    for kind in (TlcSettings, TransferSettings, Thresholds, StabilityLimits)
+    for kind in (TlcSettings, TransferSettings, Thresholds, StabilityLimits, AlertSettings)
     for name, field in kind.model_fields.items()
 }
 TLC = "the TLC's own"

@@ -19,7 +19,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
-from taxi_duration.progress import ARTIFACT_KEY, show_progress
+from taxi_duration.progress import DOWNLOAD_KEY, show_progress
 from taxi_duration.tasks import download_month
 from taxi_duration.tlc import locate_month
 from tests.faults.downloads import GREEN, JANUARY, locate
@@ -39,7 +39,7 @@ def download_and_show(data: Path) -> MonthFile:
 def read_progress_artifacts() -> list[Artifact]:
     with get_client(sync_client=True) as client:
         found = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
-    return [artifact for artifact in found if artifact.key == ARTIFACT_KEY]
+    return [artifact for artifact in found if artifact.key == DOWNLOAD_KEY]
 
 
 @pytest.mark.usefixtures("prefect_api")

@@ -1,0 +1,86 @@
+"""A backfill as people read it: a page in Prefect, and text in a terminal."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from taxi_duration.cli import describe_artifact_page, describe_mlflow_page
+from taxi_duration.errors import hide_credentials
+from taxi_duration.plots import draw_rmse_by_month, embed_png
+from taxi_duration.run_card import make_table
+from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.walk_forward import BackfillPlan, Step, count_months, list_rows
+
+ARTIFACT_KEY = "backfill-report"
+WIDTH = 100
+"""Columns of the table in a terminal; five predictors need them."""
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What a backfill comes to, and where it can be seen."""
+
+    plan: BackfillPlan
+    steps: tuple[Step, ...]
+    models_directory: Path
+    mlflow_page: str
+    artifact_id: UUID
+
+
+def render_markdown(
+    plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_page: str
+) -> str:
+    """The markdown shown in Prefect: the plot, which it holds itself, and the table."""
+    common = plan.common
+    return "\n\n".join(
+        [
+            f"# Backfill: {common.cab.name}, {plan.span}",
+            f"RMSE in minutes on each month of a model with {common.features.name} features, "
+            f"trained on the {_count_before(plan)} before it.",
+            embed_png(plot, "RMSE by month"),
+            make_table(*list_rows(steps)),
+            f"MLflow run: [{mlflow_page}]({mlflow_page})",
+        ]
+    )
+
+
+def summarise(done: Backfill) -> str:
+    """The table and the plot of a backfill as text, and where it can be seen."""
+    plan, common = done.plan, done.plan.common
+    table = Table(box=box.SIMPLE_HEAD)
+    header, rows = list_rows(done.steps)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place < 2 else "right")
+    for row in rows:
+        table.add_row(*row)
+    printed = io.StringIO()
+    Console(width=WIDTH, file=printed, color_system=None).print(table)
+    shown = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+    store = hide_credentials(resolve_tracking_uri())
+    return f"""
+{common.cab.name} trips, {common.features.name} features, {plan.span}; RMSE in minutes on each \
+month of a model
+trained on the {_count_before(plan)} before it
+{shown}
+
+{draw_rmse_by_month(done.steps)}
+
+  models            {done.models_directory / common.cab.name}
+  MLflow run        {plan.title}
+                    to see it: {describe_mlflow_page(done.mlflow_page, store)}
+  Prefect artifact  {ARTIFACT_KEY}
+                    to see it: {describe_artifact_page(done.artifact_id)}
+"""
+
+
+def _count_before(plan: BackfillPlan) -> str:
+    number = len(plan.common.train)
+    return count_months(number) if number > 1 else "month"
