@@ -251,12 +251,8 @@ def _begin_champion(
     is_seen = str(validated.file.month) in champion.months
 
     def finish_both() -> Step:
-        return replace(
-            finish(),
-            champion=scoring.result(),
-            champion_version=champion.version,
-            champion_is_seen=is_seen,
-        )
+        rmse, version = scoring.result(), champion.version
+        return replace(finish(), champion=rmse, champion_version=version, champion_is_seen=is_seen)
 
     return finish_both
 

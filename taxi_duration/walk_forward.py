@@ -175,7 +175,8 @@ def list_series(steps: Sequence[Step]) -> dict[str, list[float | None]]:
 def list_rows(steps: Sequence[Step]) -> tuple[list[str], list[list[str]]]:
     """The header and the rows of the table that is shown everywhere, as text."""
     series = list_series(steps)
-    named = {**SERIES, "champion": f"champion, version {steps[0].champion_version}"}
+    versions = {step.champion_version for step in steps if step.champion_version}
+    named = {**SERIES, "champion": f"champion, version {', '.join(sorted(versions))}"}
     header = ["validated on", "trained on", "trips", *(named[name] for name in series)]
     rows = []
     for place, step in enumerate(steps):

@@ -139,16 +139,31 @@ def rename(values: dict[str, object]) -> dict[str, object]:
 def test_table_shows_the_figures_that_there_are() -> None:
     steps = [
         make_step("2023-02"),
-        make_step("2023-03", train=("2022-12", "2023-01", "2023-02"), champion=4.4, trips=1),
+        make_step(
+            "2023-03",
+            train=("2022-12", "2023-01", "2023-02"),
+            trips=1,
+            champion=4.4,
+            champion_version="7",
+            champion_is_seen=True,
+        ),
     ]
     header, rows = list_rows(steps)
     assert header == [
         "validated on", "trained on", "trips", "model", "zone-pair median", "training mean",
-        "champion",
+        "champion, version 7",
     ]  # fmt: skip
     assert rows == [
         ["2023-02", "2023-01", "62,574", "4.5229", "6.6424", "9.3221", ""],
-        ["2023-03", "2022-12 to 2023-02", "1", "4.5229", "6.6424", "9.3221", "4.4000"],
+        [
+            "2023-03",
+            "2022-12 to 2023-02",
+            "1",
+            "4.5229",
+            "6.6424",
+            "9.3221",
+            "4.4000 (trained on it)",
+        ],
     ]
 
 
