@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import re
+import sys
 import tempfile
 import time
 from collections.abc import Callable
