@@ -184,15 +184,15 @@ def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
         digest = hash_file(path)
     except OSError as error:
         return None, [f"{path} cannot be read ({error.strerror or error}), and is fetched again."]
+    if digest == sidecar.sha256:
+        return sidecar, []
     if digest == sidecar.previous_sha256:
         # A run died between the renames of the sidecar and of the file; no ETag is of these bytes.
         return replace(sidecar, sha256=digest, rows=sidecar.previous_rows, etag=""), []
-    if digest != sidecar.sha256:
-        return None, [
-            f"{path} has sha256 {digest}, but {sidecar.sha256} was fetched from {sidecar.source}: "
-            "its bytes changed on this disk, and it is fetched again."
-        ]
-    return sidecar, []
+    return None, [
+        f"{path} has sha256 {digest}, but {sidecar.sha256} was fetched from {sidecar.source}: "
+        "its bytes changed on this disk, and it is fetched again."
+    ]
 
 
 def _read_sidecar(path: Path) -> Sidecar:

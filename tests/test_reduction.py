@@ -107,6 +107,15 @@ def test_a_month_that_was_reduced_is_not_read_again(
     train_model([JANUARY], "extended", sums_directory=sums)
 
 
+def test_fresh_sums_are_computed_though_they_are_there(tmp_path: Path) -> None:
+    sums = tmp_path / "sums"
+    first, _ = recall(sums, JANUARY, COURSE)
+    os.utime(first, ns=(1, 1))
+    assert recall(sums, JANUARY, COURSE, fresh=True) == (first, False)
+    assert first.stat().st_mtime_ns != 1
+    assert recall(sums, JANUARY, COURSE) == (first, True)
+
+
 def test_the_same_bytes_elsewhere_are_the_same_month(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     copy = shutil.copy(JANUARY, tmp_path / "elsewhere" / JANUARY.name)

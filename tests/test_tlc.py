@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from taxi_duration.disk import hash_file
-from taxi_duration.errors import DataError, InputError
+from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.month_file import MonthFile
 from taxi_duration.tasks import RETRIES, download_month
 from taxi_duration.tlc import check_months, locate_month
@@ -58,6 +58,40 @@ def test_month_that_was_published_anew_replaces_the_old(
         f"to {new.sha256} of 12.",
     )
     assert locate(data).notices == ()
+
+
+def test_fresh_month_is_sent_again_and_asked_after_later(
+    tlc: Tlc, month: bytes, data: Path
+) -> None:
+    first = locate(data)
+    fresh = locate_month(GREEN, JANUARY, data, False, fresh=True)
+    assert (first.was_there, fresh.was_there) == (False, False)
+    assert (fresh.sha256, fresh.notices) == (first.sha256, ())
+    assert locate(data).was_there
+    asked = [headers.get("if-none-match") for headers in tlc.headers]
+    assert asked == [None, None, make_etag(month)]
+
+
+def test_fresh_month_that_cannot_be_had_is_an_error_and_the_old_one_stays(
+    tlc: Tlc, month: bytes, data: Path
+) -> None:
+    first = locate(data)
+    before = identify(first.path)
+    tlc.always = answer_status(404)
+    with pytest.raises(SourceError, match=f"{FILE} .*404"):
+        locate_month(GREEN, JANUARY, data, False, fresh=True)
+    assert identify(first.path) == before
+    assert locate_month(GREEN, JANUARY, data, True, fresh=True).path == first.path
+    (notice,) = locate(data).notices
+    assert notice.endswith(f"The {FILE} that is here, verified by its sha256, is used instead.")
+
+
+def test_a_users_own_file_is_taken_though_all_is_to_be_fresh(
+    tlc: Tlc, month: bytes, data: Path
+) -> None:
+    before = identify(write_month(data / FILE, minutes=20))
+    assert locate_month(GREEN, JANUARY, data, False, fresh=True).was_there
+    assert (identify(data / FILE), tlc.requests) == (before, [])
 
 
 def test_a_users_own_file_is_taken_as_it_is(tlc: Tlc, month: bytes, data: Path) -> None:

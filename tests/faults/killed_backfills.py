@@ -1,8 +1,8 @@
 """Backfills that are killed half-way, and two at once, each in a fork of one process.
 
-Run as `python -m tests.faults.killed_backfills JOBS`: JSON of the arguments of each by its name,
-which may begin with a place in `KILLED` and a slash. Each runs in the directory of its name, where
-`printed` gets all that it prints; those named `at once/...` share the directory `at once`.
+Run as `python -m tests.faults.killed_backfills JOBS`: JSON of the arguments of each by its name.
+One named after a place in `KILLED` dies there. Each runs in the directory of its name, but those
+whose name begins with `AT_ONCE` share one; `<name>.printed` gets all that it prints.
 Prints JSON of the exit codes by name.
 """
 
