@@ -96,8 +96,8 @@ def _find_sqlite_fault(uri: str, url: URL) -> str | None:
     path = uri.removeprefix(SQLITE)
     if not uri.startswith(SQLITE) or path in ("", ":memory:") or "\0" in path:
         return f"it is no file of its own; write {SQLITE}path, without driver or host"
-    if url.database != path:  # something was cut off it, or signs in it decoded
-        return "its path has a ? or a %-encoded sign; choose one without"
+    if url.database != path:  # something was cut off it
+        return "its path has a ?; choose one without"
     if Path(path).is_dir():
         return "it is a directory; add the name of a file"
     return None

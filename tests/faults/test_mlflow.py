@@ -11,6 +11,7 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -252,9 +253,9 @@ def test_a_locked_store_is_tried_again(
     tried: list[TransientSourceError] = []
     with locked(Path(shutil.copy(fresh, tmp_path))) as release:
 
-        def log(*arguments: object) -> TrackedRun:
+        def log(*arguments: Any, **named: Any) -> TrackedRun:
             try:
-                return log_training(*arguments)  # type: ignore[arg-type]
+                return log_training(*arguments, **named)
             except TransientSourceError as error:
                 tried.append(error)
                 release()
