@@ -29,6 +29,12 @@ REDUCED, AGAIN, SOLVED, VALIDATED = (
 )
 
 
+LAST_MONTH = "2026-09"
+DOWNLOAD_MB_A_SECOND = 10
+DOLLARS_A_CORE_HOUR = 0.0408
+PRICE_SOURCE = "m7g.large, 2 cores, 8 GiB, us-east-1, on demand, $0.0816 an hour, June 2026"
+
+
 class Cost(NamedTuple):
     """One stage of a month: wall seconds, CPU seconds of all threads, MiB at the peak."""
 
@@ -41,6 +47,7 @@ class MonthCost(NamedTuple):
     """A month's cost by stage, and the bytes of its file and of its sums."""
 
     title: str
+    cab: str
     rows: int
     file_bytes: int
     sums_bytes: int
@@ -64,6 +71,17 @@ excluded; medians of {count(plan.cost_rounds, "round")}. How it is measured:
 figures.
 
 {render_costs(costs)}
+
+## All years, a backfill with a window of {count(plan.cost_window, "month")}
+
+Months up to {LAST_MONTH}, each taken to cost what one above did; none that the TLC has published is
+known to hold as many rows as the largest, so its line is a bound. CPU minutes: to read and validate
+each month, which workers do at the same time; and to add up and solve each window, which the run's
+own process does, one after another. Download: at {DOWNLOAD_MB_A_SECOND} MB/s, which is assumed, not
+measured. Dollars: all CPU minutes at {DOLLARS_A_CORE_HOUR} a core and hour
+({PRICE_SOURCE}).
+
+{render_plan(costs, plan.cost_window)}
 """
     return Part("month_cost", "What a month costs", text)
 
@@ -87,7 +105,7 @@ def measure_one(title: str, cab: str, month: str, path: Path, plan: Plan) -> Mon
                 (kept_file,) = sums.glob("*.npz")
                 sums_bytes = kept_file.stat().st_size
                 rows = run_apart(count_rows, path)
-    return MonthCost(title, rows, path.stat().st_size, sums_bytes, stages)
+    return MonthCost(title, cab, rows, path.stat().st_size, sums_bytes, stages)
 
 
 def count_rows(path: Path) -> int:
@@ -205,3 +223,33 @@ def render_costs(costs: list[MonthCost]) -> str:
             f"{cost.sums_bytes / 1e6:.1f} MB.\n\n{table}"
         )
     return "\n\n".join(parts)
+
+
+def render_plan(costs: list[MonthCost], window_months: int) -> str:
+    """What all months of a cab type come to, if each is as one that was measured."""
+    from taxi_duration.contract import CABS
+    from taxi_duration.month import Month
+
+    usual, largest, green = costs
+    shown = [(green, "green"), (usual, "green"), (usual, "yellow"), (largest, "yellow")]
+    rows = []
+    for each, cab in shown:
+        first = CABS[cab].first_month
+        months = Month.parse(LAST_MONTH).since(first) + 1
+        reduced, _, solved, validated = each.stages.values()
+        spread = months * (reduced.cpu_seconds + validated.cpu_seconds) / 60
+        alone = (months - window_months) * solved.cpu_seconds / 60
+        rows.append(
+            [
+                f"{cab} since {first}, each of {each.rows:,} rows",
+                f"{months}",
+                f"{months * each.file_bytes / 1e9:.1f}",
+                f"{months * each.sums_bytes / 1e9:.1f}",
+                f"{months * each.file_bytes / 1e6 / DOWNLOAD_MB_A_SECOND / 60:.0f}",
+                f"{spread:.1f}",
+                f"{alone:.1f}",
+                f"{(spread + alone) / 60 * DOLLARS_A_CORE_HOUR:.2f}",
+            ]
+        )
+    heads = ["files, GB", "sums, GB", "minutes of download", "CPU minutes on workers"]
+    return render_table(["cab type", "months", *heads, "... in the run", "dollars"], rows)

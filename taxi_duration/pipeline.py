@@ -20,7 +20,8 @@ from taxi_duration.month_file import check_rows_against_earlier
 from taxi_duration.plan import Plan
 from taxi_duration.report import Report, build_report
 from taxi_duration.run_card import Remarks
-from taxi_duration.scale_out import Reducing, open_runner, reduce_months
+from taxi_duration.runners import open_runner
+from taxi_duration.scale_out import Reducing, reduce_months
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 from taxi_duration.stability import compare_months, warn_of_shifts
 from taxi_duration.store import load_report

@@ -6,23 +6,16 @@ of a cluster needs a place for months on its own disk, and nothing of it is shar
 
 from __future__ import annotations
 
-import logging
-import multiprocessing
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import CancelledError
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from prefect import get_run_logger, task
+from prefect import task
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner
 
 from taxi_duration.disk import flush_to_disk, stage
-from taxi_duration.embedded_server import lend_embedded_server
 from taxi_duration.errors import DataError, RunnerError
 from taxi_duration.evaluation import Baselines
 from taxi_duration.model import DurationModel, score_predictors
@@ -30,6 +23,7 @@ from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
 from taxi_duration.reduction import identify_code
+from taxi_duration.runners import name_import_errors, stopped
 from taxi_duration.settings import Thresholds
 from taxi_duration.tasks import (
     IN_MEMORY,
@@ -41,9 +35,7 @@ from taxi_duration.tasks import (
     download_month,
     validate,
 )
-
-CONNECT_SECONDS = 10
-"""How long a Dask scheduler may take to answer."""
+from taxi_duration.transfer import Progress
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,25 @@ def reduce_months(
         for month in months
     ]
     while futures:
-        yield receive_month(futures.pop(0).result(), reducing.kept)
+        with name_import_errors():
+            reduced = futures.pop(0).result()
+        yield receive_month(reduced, reducing.kept)
+
+
+@dataclass(frozen=True)
+class Stoppable:
+    """Brings a month as `locate` does, and gives up at the next bytes once the run is stopped."""
+
+    locate: Locate
+
+    def __call__(self, month: Month, report: Progress | None = None) -> MonthFile:
+        def tell(received: int, total: int | None) -> None:
+            if stopped.is_set():
+                raise RunnerError(f"{month} was not fetched: the run was stopped.")
+            if report:
+                report(received, total)
+
+        return self.locate(month, tell)
 
 
 @task(name="reduce-month", task_run_name="reduce-{month}", **IN_MEMORY, **RETRIES)
@@ -96,7 +106,7 @@ def reduce_month(reducing: Reducing, month: Month, code: str) -> ReducedMonth:
     """
     check_code(code)
     plan = reducing.plan
-    file = download_month.fn(reducing.locate, month)
+    file = download_month.fn(Stoppable(reducing.locate), month)
     check_rows_against_earlier(file.path, plan.cab, month, reducing.thresholds)
     clean = clean_month.fn(
         file, plan.cab, plan.features, reducing.kept, reducing.thresholds, fresh=plan.no_cache
@@ -142,7 +152,7 @@ def _find_again(reducing: Reducing, file: MonthFile) -> MonthFile:
     """A month that was reduced, perhaps on another machine, on this one's disk."""
     if reducing.plan.runner != "dask":
         return file
-    here = download_month.fn(reducing.locate, file.month)
+    here = download_month.fn(Stoppable(reducing.locate), file.month)
     if here.sha256 != file.sha256:
         raise DataError(
             f"{file.month} has sha256 {here.sha256} here and had {file.sha256} a moment ago: it "
@@ -208,106 +218,3 @@ def check_code(code: str) -> None:
             "that asks: bring every worker to the same checkout and requirements.lock, and "
             "restart it."
         )
-
-
-@contextmanager
-def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]]:
-    """Lend a started task runner with a worker for each core that this process may use.
-
-    Args:
-        name: threads, processes or dask.
-        dask_address: the scheduler of a cluster that is there; None starts one on loopback.
-
-    Raises:
-        RunnerError: the scheduler does not answer, or workers died until none would do the task.
-    """
-    if name == "threads":
-        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=count_cores())
-        with threads:
-            yield threads
-        return
-    # Their processes report to the server themselves, and would each start one.
-    with lend_embedded_server():
-        if name == "dask":
-            with _open_dask(dask_address) as runner:
-                yield runner
-        else:
-            try:
-                with ProcessPoolTaskRunner(max_workers=count_cores()) as runner, _stop_processes():
-                    yield runner
-            except BrokenProcessPool as error:
-                raise RunnerError(
-                    "a process of the runner died, perhaps for want of memory: run again, what is "
-                    "done is kept; or give runner threads."
-                ) from error
-
-
-@contextmanager
-def _stop_processes() -> Iterator[None]:
-    """End a pool's processes, which would finish their tasks, when the run is asked to stop."""
-    try:
-        yield
-    except Exception:
-        raise
-    except BaseException:
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-
-
-@contextmanager
-def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
-    from distributed import KilledWorker
-    from prefect_dask.task_runners import DaskTaskRunner
-
-    # Its default tells of each connection, on the terminal.
-    logging.getLogger("distributed").setLevel(logging.WARNING)
-    started_here = {
-        "n_workers": count_cores(),
-        "threads_per_worker": 1,
-        "host": "127.0.0.1",
-        # Without one it takes port 8787 all the same, or warns that somebody else has.
-        "dashboard_address": "127.0.0.1:0",
-    }
-    runner = DaskTaskRunner(
-        address=address,
-        cluster_kwargs=None if address else started_here,
-        client_kwargs={"timeout": CONNECT_SECONDS},
-    )
-    scheduler = f"Dask scheduler {address or 'of this run'}"
-    try:
-        with runner:
-            try:
-                client = runner.client  # connects
-            except OSError as error:
-                raise RunnerError(
-                    f"{scheduler} does not answer within {CONNECT_SECONDS} s: start it (dask "
-                    "scheduler), or check dask_address."
-                ) from error
-            if not client.scheduler_info()["workers"]:
-                get_run_logger().warning(
-                    "%s has no worker: the run waits for one (dask worker %s)", scheduler, address
-                )
-            yield runner
-    except KilledWorker as error:
-        raise RunnerError(
-            f"Dask gave a task up, whose workers died one after the other ({error}): look at "
-            "their logs and memory, and run again; what is done is kept."
-        ) from error
-    except CancelledError as error:
-        raise RunnerError(
-            f"{scheduler} ended, or lost a task ({error}): look at its log, start it, and run "
-            "again; what is done is kept."
-        ) from error
-    except ImportError as error:
-        raise RunnerError(
-            f"a worker of {scheduler} cannot import what a task needs ({error}): start workers "
-            "where they import taxi_duration, from the same checkout and requirements.lock."
-        ) from error
-
-
-def count_cores() -> int:
-    """The cores that this process may use; the machine's where the system cannot say."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

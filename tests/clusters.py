@@ -27,7 +27,7 @@ class DaskWorker:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A scheduler, which imports nothing of ours, and its workers."""
+    """A scheduler and its workers, which import the package from this checkout."""
 
     address: str
     directory: Path
@@ -43,6 +43,7 @@ class Cluster:
         command = [
             PROGRAMS / "dask", "worker", self.address, "--host", "127.0.0.1", "--no-nanny",
             "--nthreads", "1", "--no-dashboard", "--name", name,
+            "--local-directory", directory,
         ]  # fmt: skip
         environment = make_environment(**{**self.environment, **variables})
         with run_server(
@@ -52,7 +53,9 @@ class Cluster:
 
 
 @contextmanager
-def serve_scheduler(directory: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+def serve_scheduler(
+    directory: Path, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """Run a scheduler; lend its address, and its process. It logs to `scheduler.log`."""
     port = find_free_port()
     elsewhere = directory / "scheduler"
@@ -63,7 +66,11 @@ def serve_scheduler(directory: Path) -> Iterator[tuple[str, subprocess.Popen[byt
     ]  # fmt: skip
     log = directory / "scheduler.log"
     with run_server(
-        command, make_environment(), log, lambda: accepts_connections(port), elsewhere
+        command,
+        make_environment(**environment),
+        log,
+        lambda: accepts_connections(port),
+        elsewhere,
     ) as process:
         yield f"tcp://127.0.0.1:{port}", process
 
@@ -72,7 +79,7 @@ def serve_scheduler(directory: Path) -> Iterator[tuple[str, subprocess.Popen[byt
 def serve_cluster(directory: Path, **environment: str) -> Iterator[Cluster]:
     """Run a scheduler and two workers of one thread each."""
     with ExitStack() as running:
-        address, _ = running.enter_context(serve_scheduler(directory))
+        address, _ = running.enter_context(serve_scheduler(directory, **environment))
         cluster = Cluster(address, directory, environment)
         workers = [running.enter_context(cluster.add_worker(name)) for name in ("one", "two")]
         yield Cluster(address, directory, environment, tuple(workers))

@@ -22,7 +22,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
 
-from taxi_duration import backfill, plan, scale_out
+from taxi_duration import backfill, plan, runners, scale_out
 from taxi_duration.cli import end_in_one_line, run_flow
 from taxi_duration.evaluation import ZonePairMedians
 from taxi_duration.month import Month
@@ -33,7 +33,7 @@ from tests.conftest import REPOSITORY, connected_to
 from tests.months import write_month
 from tests.runs import Run, read_task_runs, run_local
 from tests.servers import find_free_port, make_environment
-from tests.web import Tlc, answer_status, halt_after, hang, serve_tlc
+from tests.web import Tlc, answer_status, halt_after, hang, serve_tlc, trickle
 
 REAL_SPAN = Month(2023, 6).window(6)
 SMALL_SPAN = Month(2024, 4).window(4)
@@ -324,7 +324,7 @@ def test_dask_that_is_not_installed_is_refused(
 def test_a_scheduler_that_does_not_answer_is_named(
     tlc: Tlc, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scale_out, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr(runners, "CONNECT_SECONDS", 1)
     address = f"tcp://127.0.0.1:{find_free_port()}"
     ran = run_backfill(tmp_path, capsys, runner="dask", dask_address=address)
     assert (ran.exit_code, ran.said) == (
@@ -414,13 +414,19 @@ def test_a_process_that_is_killed_is_named_and_the_next_run_completes(
 
 
 def test_a_scheduler_that_ends_is_named(
-    web: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    web: object,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with serve_scheduler(tmp_path) as (address, process), ThreadPoolExecutor(1) as other:
+    environment = {"PYTHONPATH": str(REPOSITORY)}
+    with (
+        serve_scheduler(tmp_path, **environment) as (address, process),
+        ThreadPoolExecutor(1) as other,
+    ):
 
         def kill() -> None:
-            log = tmp_path / "scheduler.log"
-            wait_until(lambda: "Receive client connection" in log.read_text(), "no client came")
+            wait_until(lambda: "has no worker: the run waits" in caplog.text, "it did not connect")
             process.kill()
 
         killing = other.submit(kill)
@@ -429,6 +435,23 @@ def test_a_scheduler_that_ends_is_named(
     assert ran.exit_code == 1
     assert len(ran.said) == 1
     assert ran.said[0].startswith(f"error: Dask scheduler {address} ended, or lost a task (")
+    assert "Traceback" not in ran.errors
+
+
+def test_a_scheduler_without_the_package_is_named(
+    web: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serve_scheduler(tmp_path) as (address, _):
+        ran = run_backfill(tmp_path / "run", capsys, runner="dask", dask_address=address)
+    assert (ran.exit_code, ran.said) == (
+        1,
+        [
+            "error: the runner cannot import what a task needs (No module named 'taxi_duration'): "
+            "start the Dask scheduler and its workers in the checkout, by python -m dask, with "
+            "the same requirements.lock."
+        ],
+    )
+    assert "Traceback" not in ran.errors
 
 
 RUN_AS_IN_A_TERMINAL = """
@@ -457,7 +480,11 @@ ENDINGS = {
 
 
 @pytest.fixture(scope="module")
-def ended(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def ended(
+    web: tuple[Tlc, pytest.MonkeyPatch],
+    prefect_server: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, Ended]:
     """Backfills with each runner, started together and stopped within a task."""
     ended = {}
     with contextlib.ExitStack() as running:
@@ -465,7 +492,8 @@ def ended(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict
         for runner in ENDINGS:
             directory = tmp_path_factory.mktemp(runner)
             tlc = running.enter_context(serve_tlc(directory))
-            tlc.always = hang
+            tlc.always = trickle if runner == "threads" else hang
+            tlc.files.update(web[0].files)
             errors = running.enter_context((directory / "stderr").open("wb"))
             process = subprocess.Popen(
                 [
@@ -474,7 +502,9 @@ def ended(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict
                 ],
                 cwd=directory,
                 env=make_environment(
-                    PREFECT_API_URL=prefect_server, PYTHONPATH=str(REPOSITORY), **tlc.environment
+                    PREFECT_API_URL=prefect_server,
+                    PYTHONPATH=str(REPOSITORY),
+                    **tlc.environment,
                 ),
                 stderr=errors,
                 start_new_session=True,
