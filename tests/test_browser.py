@@ -48,6 +48,8 @@ def chromium() -> str:
 
 def open_page(browser: Browser, address: str, heading: str) -> Page:
     page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    # The pages ask for fonts and news elsewhere, and wait for them.
+    page.route(lambda url: not url.startswith("http://127.0.0.1:"), lambda route: route.abort())
     page.set_default_timeout(PATIENCE)
     page.goto(address)
     page.get_by_text(heading).first.wait_for()
