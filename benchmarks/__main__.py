@@ -18,7 +18,7 @@ from benchmarks.accuracy import measure_accuracy
 from benchmarks.data import SMOKE, Data, Plan, find_absent
 from benchmarks.growth import PLOT, measure_growth
 from benchmarks.measure import ROOT, hurry
-from benchmarks.month_cost import measure_month_cost
+from benchmarks.month_cost import PAGE, measure_month_cost
 from benchmarks.overhead import CommandError, measure_overhead
 from benchmarks.speed import measure_speed
 from benchmarks.tables import Part
@@ -29,7 +29,9 @@ PARTS: dict[str, Callable[[Data, Plan, Path], Part]] = {
     "overhead": lambda data, plan, _: measure_overhead(data, plan),
     "speed": lambda data, plan, _: measure_speed(data, plan),
     "growth": lambda data, plan, results: measure_growth(data, plan, results / PLOT),
-    "month-cost": lambda data, plan, _: measure_month_cost(data, plan),
+    "month-cost": lambda data, plan, results: measure_month_cost(
+        data, plan, results.parents[1] / PAGE
+    ),
     "accuracy": lambda data, _plan, _: measure_accuracy(data),
 }
 

@@ -29,6 +29,9 @@ REDUCED, AGAIN, SOLVED, VALIDATED = (
 )
 
 
+PAGE = Path("docs", "scaling.md")
+BEGIN, END = "<!-- measured -->", "<!-- end of what is measured -->"
+
 LAST_MONTH = "2026-09"
 DOWNLOAD_MB_A_SECOND = 10
 DOLLARS_A_CORE_HOUR = 0.0408
@@ -54,8 +57,12 @@ class MonthCost(NamedTuple):
     stages: dict[str, Cost]
 
 
-def measure_month_cost(data: Data, plan: Plan) -> Part:
-    """Measure a usual and a very large yellow month, both generated, and a green month."""
+def measure_month_cost(data: Data, plan: Plan, page: Path) -> Part:
+    """Measure a usual and a very large yellow month, both generated, and a green month.
+
+    Args:
+        page: shows the same tables, between `BEGIN` and `END`, if it is there.
+    """
     months = [("2023-01", plan.yellow_rows[0]), ("2023-02", plan.largest_rows)]
     usual, largest = data.make_yellow(months)
     green, _ = data.green_pair
@@ -64,26 +71,30 @@ def measure_month_cost(data: Data, plan: Plan) -> Part:
         measure_one("yellow, generated", "yellow", "2023-02", largest, plan),
         measure_one(f"{data.green_title}: `{green.name}`", "green", green.stem[-7:], green, plan),
     ]
-    text = f"""
+    figures = f"""
+## What a month costs
+
 What a run does with a month, `{FEATURES}` features, each stage in a process of its own, imports
-excluded; medians of {count(plan.cost_rounds, "round")}. How it is measured:
-`benchmarks/measure.py`; CPU seconds are those of all threads. `docs/scaling.md` plans with these
-figures.
+excluded; medians of {count(plan.cost_rounds, "round")}. CPU seconds are those of all threads.
 
 {render_costs(costs)}
 
-## All years, a backfill with a window of {count(plan.cost_window, "month")}
+## What all years come to
 
-Months up to {LAST_MONTH}, each taken to cost what one above did; none that the TLC has published is
-known to hold as many rows as the largest, so its line is a bound. CPU minutes: to read and validate
-each month, which workers do at the same time; and to add up and solve each window, which the run's
-own process does, one after another. Download: at {DOWNLOAD_MB_A_SECOND} MB/s, which is assumed, not
-measured. Dollars: all CPU minutes at {DOLLARS_A_CORE_HOUR} a core and hour
-({PRICE_SOURCE}).
+A backfill with a window of {count(plan.cost_window, "month")}. Months up to {LAST_MONTH}, each
+taken to cost what one above did: no line is a forecast, and the last is meant as a bound. CPU
+minutes: to read and validate each month, which workers do at the same time; and to add up and solve
+each window, which the run's own process does, one after another. Download: at
+{DOWNLOAD_MB_A_SECOND} MB/s, which is assumed, not measured. Dollars: all CPU minutes at
+{DOLLARS_A_CORE_HOUR} a core and hour ({PRICE_SOURCE}).
 
 {render_plan(costs, plan.cost_window)}
-"""
-    return Part("month_cost", "What a month costs", text)
+""".strip()
+    if page.exists():
+        before, rest = page.read_text("utf-8").split(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n\n{figures}\n\n{END}{rest.split(END)[1]}", "utf-8")
+    how = "How it is measured: `benchmarks/measure.py`; `docs/scaling.md` plans with these figures."
+    return Part("month_cost", "The cost of a month, and of all", f"{how}\n\n{figures}")
 
 
 def measure_one(title: str, cab: str, month: str, path: Path, plan: Plan) -> MonthCost:
@@ -218,7 +229,7 @@ def render_costs(costs: list[MonthCost]) -> str:
         ]
         table = render_table(["stage", "seconds", "CPU seconds", "peak MiB"], rows)
         parts.append(
-            f"## {cost.title}, {cost.rows:,} rows\n\n"
+            f"### {cost.title}, {cost.rows:,} rows\n\n"
             f"File: {cost.file_bytes / 1e6:.1f} MB. Sums in `models/sums`: "
             f"{cost.sums_bytes / 1e6:.1f} MB.\n\n{table}"
         )
