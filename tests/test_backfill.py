@@ -268,10 +268,7 @@ def read_flow_runs() -> list[FlowRun]:
 
 @pytest.fixture(scope="module")
 def forked(
-    prefect_server: str,
-    uninterrupted: Run,
-    real_arguments: tuple[str, ...],
-    tmp_path_factory: pytest.TempPathFactory,
+    prefect_server: str, real_arguments: tuple[str, ...], tmp_path_factory: pytest.TempPathFactory
 ) -> Forked:
     directory = tmp_path_factory.mktemp("forked")
     data = write_small_months(directory / "data")
@@ -283,6 +280,8 @@ def forked(
         f"{AT_ONCE} 1": [*small, "--train-months", "2"],
         f"{AT_ONCE} 2": [*small, "--train-months", "2"],
     }
+    with connected_to(prefect_server):
+        before = {run.id for run in read_flow_runs()}
     ran = subprocess.run(
         [sys.executable, "-m", "tests.faults.killed_backfills", json.dumps(jobs)],
         cwd=directory,
@@ -293,7 +292,8 @@ def forked(
     codes = {name: 0 if name.startswith(AT_ONCE) else -signal.SIGKILL for name in jobs}
     assert json.loads(ran.stdout) == codes, {name: forked.read_printed(name) for name in jobs}
     with connected_to(prefect_server):
-        forked.left.extend(run for run in read_flow_runs() if run.state_name == "Running")
+        begun = [run for run in read_flow_runs() if run.id not in before]
+    forked.left.extend(run for run in begun if run.state_name != "Completed")
     return forked
 
 
