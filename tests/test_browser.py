@@ -56,10 +56,10 @@ def open_page(browser: Browser, address: str, heading: str) -> Page:
     return page
 
 
-def keep(page: Page, name: str, tmp_path: Path) -> bytes:
-    """A screenshot, for the documentation if it is asked for."""
+def keep(page: Page, name: str, tmp_path: Path, height: int = 1000) -> bytes:
+    """A screenshot of a page's top, for the documentation if it is asked for."""
     picture = Path(os.environ.get(SCREENSHOTS_VARIABLE, tmp_path)) / name
-    page.screenshot(path=picture)
+    page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": 1440, "height": height})
     return picture.read_bytes()
 
 
@@ -200,12 +200,12 @@ def test_run_page_draws_the_tasks(browser: Browser, site: str, run: Run, tmp_pat
     pixels = imread(BytesIO(graph.screenshot()))[..., :3]
     is_green = (pixels[..., 1] > 0.5) & (pixels[..., 0] < 0.3) & (pixels[..., 2] < 0.5)
     assert np.count_nonzero(is_green) > 500
+    keep(page, "prefect-run.png", tmp_path, height=520)
     page.locator("li", has_text="Task Runs").click()
     for name in ("download-2023-01", "clean-2023-01", "build-features", "train-regression"):
         page.get_by_text(name).first.wait_for()
     page.locator("li", has_text="Logs").click()
     page.get_by_text("2023-02: kept 62,574 of 64,809 trips").first.wait_for()
-    keep(page, "prefect-run.png", tmp_path)
 
 
 def test_backfill_page_shows_table_and_plot(
@@ -242,8 +242,8 @@ def test_mlflow_shows_the_backfill_with_its_plots(
         for metric in ("model_rmse", "mean_rmse", "zone_pair_median_rmse"):
             page.get_by_text(metric).first.wait_for()
         page.locator(".js-plotly-plot").first.wait_for()
+        keep(page, "mlflow-backfill.png", tmp_path)
         page.goto(f"{server}{where}/artifacts/rmse_by_month.png")
         picture = page.locator("img[src^='blob:'], img[src*='rmse_by_month']").first
         picture.wait_for()
         assert picture.evaluate("image => image.naturalWidth") > 500
-        keep(page, "mlflow-backfill.png", tmp_path)
