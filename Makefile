@@ -50,6 +50,7 @@ LOCK := VIRTUAL_ENV=.venv $(BIN)/uv pip compile --quiet --universal --python-ver
 lock: $(SETUP)  ## resolve the requirements anew
 	$(LOCK) pyproject.toml -o requirements.lock
 	$(LOCK) pyproject.toml --group dev -c requirements.lock -o requirements-dev.lock
+	$(LOCK) pyproject.toml --extra dask -c requirements-dev.lock -o requirements-dask.lock
 	echo "uv==$$($(BIN)/uv --version | cut -d' ' -f2)" | $(LOCK) - -o requirements-setup.lock
 
 sample: $(SETUP)  ## make the synthetic sample again

@@ -29,6 +29,7 @@ from taxi_duration.plan import Plan, make_plan
 from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
 from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.tracking_uri import check_tracking_uri
+from taxi_duration.turns import take_turn
 
 
 @flow(name="main-flow", on_failure=[tell], on_crashed=[tell])
@@ -67,7 +68,8 @@ def main_flow(
     plan = prepare(options, read_flow_day())
 
     months = LocalMonths(plan.cab, options.data_dir, options.offline, options.no_cache)
-    return train(plan, options.models_dir, months)
+    with take_turn(plan.cab):
+        return train(plan, options.models_dir, months)
 
 
 def prepare(options: LocalOptions, today: date) -> Plan:

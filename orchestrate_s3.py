@@ -38,6 +38,7 @@ from taxi_duration.settings import (
     read_settings,
 )
 from taxi_duration.tracking_uri import check_tracking_uri
+from taxi_duration.turns import take_turn
 
 
 @flow(name="main-flow-s3", on_failure=[tell], on_crashed=[tell])
@@ -88,7 +89,8 @@ def main_flow_s3(
     def upload(directory: Path) -> str:
         return upload_model(bucket, options.models_prefix, directory)
 
-    return train(plan, options.models_dir, months, upload)
+    with take_turn(plan.cab):
+        return train(plan, options.models_dir, months, upload)
 
 
 def prepare(options: S3Options, today: date) -> Plan:

@@ -61,6 +61,7 @@ from taxi_duration.tasks import (
 from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.tracking import Champion
 from taxi_duration.tracking_uri import check_tracking_uri
+from taxi_duration.turns import take_turn
 from taxi_duration.walk_forward import (
     BackfillOptions,
     BackfillPlan,
@@ -109,7 +110,8 @@ def backfill(
     reducing = Reducing(
         months, plan.common, options.models_dir / SUMS_DIRECTORY, read_settings(Thresholds)
     )
-    return walk_forward(plan, options.models_dir, reducing)
+    with take_turn(plan.common.cab):
+        return walk_forward(plan, options.models_dir, reducing)
 
 
 def prepare(options: BackfillOptions, today: date) -> BackfillPlan:

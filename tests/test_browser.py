@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from prefect.client.orchestration import get_client
 
 from tests.conftest import REPOSITORY, connected_to
@@ -61,6 +62,11 @@ def keep(page: Page, name: str, tmp_path: Path, height: int = 1000) -> bytes:
     picture = Path(os.environ.get(SCREENSHOTS_VARIABLE, tmp_path)) / name
     page.screenshot(path=picture, clip={"x": 0, "y": 0, "width": 1440, "height": height})
     return picture.read_bytes()
+
+
+def wait_for_picture(page: Page, selector: str) -> None:
+    """Until a picture is not only named but decoded."""
+    page.wait_for_function("at => document.querySelector(at)?.naturalWidth > 500", arg=selector)
 
 
 @pytest.fixture(scope="module")
@@ -178,16 +184,23 @@ def test_deployment_page_shows_schedule_pool_and_tags(
 ) -> None:
     page = open_page(browser, deployment_page, "taxi_local_data")
     page.get_by_text("zoompool").first.wait_for()
-    shown = page.inner_text("body")
-    assert "main-flow" in shown
-    assert "nyc-taxi-duration" in shown
-    assert re.search(r"Concurrency Limit\s+1\b", shown)
-    assert re.search(r"Schedules\s+monthly\b", shown)
+    body = page.locator("body")
+    for shown in (
+        r"main-flow",
+        r"nyc-taxi-duration",
+        r"Concurrency Limit\s*1",
+        r"Schedules\s*monthly",
+    ):
+        expect(body).to_contain_text(re.compile(shown), timeout=PATIENCE)
     # Paused until the user turns it on.
-    schedule = page.get_by_role("switch")
-    assert schedule.count() == 1
-    assert schedule.get_attribute("aria-checked") == "false"
+    expect(page.get_by_role("switch")).to_have_attribute("aria-checked", "false", timeout=PATIENCE)
     keep(page, "prefect-deployment.png", tmp_path)
+
+
+def count_green(picture: bytes) -> int:
+    pixels = imread(BytesIO(picture))[..., :3]
+    is_green = (pixels[..., 1] > 0.5) & (pixels[..., 0] < 0.3) & (pixels[..., 2] < 0.5)
+    return int(np.count_nonzero(is_green))
 
 
 def test_run_page_draws_the_tasks(browser: Browser, site: str, run: Run, tmp_path: Path) -> None:
@@ -195,11 +208,11 @@ def test_run_page_draws_the_tasks(browser: Browser, site: str, run: Run, tmp_pat
     page.get_by_text("Completed").first.wait_for()
     graph = page.locator("canvas").first
     graph.wait_for()
-    page.wait_for_timeout(3000)  # it zooms in on the run
     # The graph has no text to look for: its tasks are boxes in the green of Completed.
-    pixels = imread(BytesIO(graph.screenshot()))[..., :3]
-    is_green = (pixels[..., 1] > 0.5) & (pixels[..., 0] < 0.3) & (pixels[..., 2] < 0.5)
-    assert np.count_nonzero(is_green) > 500
+    deadline = time.monotonic() + PATIENCE / 1000
+    while count_green(graph.screenshot()) < 500:
+        assert time.monotonic() < deadline, "no task is drawn"
+        page.wait_for_timeout(500)
     keep(page, "prefect-run.png", tmp_path, height=520)
     page.locator("li", has_text="Task Runs").click()
     for name in ("download-2023-01", "clean-2023-01", "build-features", "train-regression"):
@@ -217,8 +230,7 @@ def test_backfill_page_shows_table_and_plot(
         ["2023-02", "2023-01", "62,574", "6.0338", "6.6424", "9.3221"],
         ["2023-03", "2023-02", "69,392", "6.1606", "6.7760", "9.5755"],
     ]
-    picture = page.get_by_role("img", name="RMSE by month")
-    assert picture.evaluate("image => image.naturalWidth") > 500
+    wait_for_picture(page, "img[alt='RMSE by month']")
     keep(page, "prefect-backfill.png", tmp_path)
 
 
@@ -244,6 +256,4 @@ def test_mlflow_shows_the_backfill_with_its_plots(
         page.locator(".js-plotly-plot").first.wait_for()
         keep(page, "mlflow-backfill.png", tmp_path)
         page.goto(f"{server}{where}/artifacts/rmse_by_month.png")
-        picture = page.locator("img[src^='blob:'], img[src*='rmse_by_month']").first
-        picture.wait_for()
-        assert picture.evaluate("image => image.naturalWidth") > 500
+        wait_for_picture(page, "img[src^='blob:'], img[src*='rmse_by_month']")

@@ -1,0 +1,37 @@
+"""One deployed run of a cab type at a time, whichever flow or deployment it is of.
+
+A deployment's own limit keeps its runs apart; this keeps apart those of the local, the S3 and the
+backfill deployment, and a run that was given another cab type than its deployment has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists
+from prefect.runtime import deployment
+
+from taxi_duration.contract import Cab
+
+LEASE_SECONDS = 60
+"""A run's turn ends so long after its process died; while it lives, Prefect renews it."""
+
+
+@contextmanager
+def take_turn(cab: Cab) -> Iterator[None]:
+    """Wait until no other deployed run of this cab type is under way; runs by hand wait for none.
+
+    The limit is on the server's Concurrency page, where it may be raised.
+    """
+    if not deployment.id:
+        yield
+        return
+    name = f"nyc-taxi-duration-{cab.name}"
+    with get_client(sync_client=True) as client, suppress(ObjectAlreadyExists):
+        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+    with concurrency(name, lease_duration=LEASE_SECONDS, raise_on_lease_renewal_failure=False):
+        yield
