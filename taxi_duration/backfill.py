@@ -247,8 +247,9 @@ def _begin_champion(
     is_seen = str(validated.file.month) in champion.months
 
     def finish_both() -> Step:
-        rmse, version = scoring.result(), champion.version
-        return replace(finish(), champion=rmse, champion_version=version, champion_is_seen=is_seen)
+        step, version = finish(), champion.version
+        rmse = scoring.result()
+        return replace(step, champion=rmse, champion_version=version, champion_is_seen=is_seen)
 
     return finish_both
 

@@ -29,7 +29,7 @@ from taxi_duration.backfill_report import ARTIFACT_KEY
 from taxi_duration.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
 from taxi_duration.month import Month
-from taxi_duration.tracking import REGISTERED_MODEL
+from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL
 from taxi_duration.walk_forward import BackfillOptions
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.killed_backfills import AT_ONCE, KILLED
@@ -55,7 +55,7 @@ def write_small_months(directory: Path, **minutes: float) -> Path:
 
 def read_table(output: str) -> list[list[str]]:
     """The rows of the printed table."""
-    rows = re.findall(r"^  (\d{4}-\d{2}  .*\.\d{4})$", output, re.MULTILINE)
+    rows = re.findall(r"^  (\d{4}-\d{2}  .*\.\d{4}.*)$", output, re.MULTILINE)
     return [re.split(r"  +", row) for row in rows]
 
 
@@ -427,6 +427,9 @@ def repeated(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> R
         anew = write_month(made / "anew", minutes=16, month=Month(2023, 3))
         tlc.files[Month(2023, 3).file_name("green")] = anew.read_bytes()
         run("published anew", tlc)
+        # Version 2 was trained on 2023-02.
+        open_store(directory).set_registered_model_alias(REGISTERED_MODEL, CHAMPION, "2")
+        run("beside a champion", tlc)
     return repeated
 
 
@@ -460,9 +463,29 @@ def test_month_published_anew_is_done_again_and_no_other(repeated: Repeated) -> 
     assert len(after) == 5
     assert {name: after[name] for name in before} == before
     assert sum("sums of the same bytes reused" in each for each in read_messages(run)) == 3
-    logged = read_logged(run.directory)
-    assert logged.models == sorted(after)
-    assert logged.statuses == ["FINISHED"] * 2
+    assert read_logged(run.directory).models == sorted(after)
+
+
+def test_champion_is_scored_on_every_month(repeated: Repeated) -> None:
+    run = repeated.runs["beside a champion"]
+    assert "champion, version 2" in run.output
+    assert [row[-1] for row in read_table(run.output)] == [
+        "0.0000 (trained on it)",
+        "4.0000",
+        "7.0000",
+    ]
+    assert [row[:-1] for row in read_table(run.output)] == read_table(
+        repeated.runs["published anew"].output
+    )
+    assert repeated.models["beside a champion"] == repeated.models["published anew"]
+
+
+def test_each_table_of_a_span_is_logged_once(repeated: Repeated) -> None:
+    tables = {run.output.split("\n  models ")[0] for run in repeated.runs.values()}
+    logged = read_logged(repeated.runs["first"].directory)
+    assert logged.statuses == ["FINISHED"] * len(tables)
+    scored = [run.data.metrics for run in logged.backfills if "champion_rmse" in run.data.metrics]
+    assert [each["champion_rmse"] for each in scored] == [pytest.approx(7.0)]
 
 
 # What stops one.

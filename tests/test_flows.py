@@ -22,6 +22,7 @@ from taxi_duration.pipeline import TrainedRun, read_flow_day
 from taxi_duration.plan import make_plan
 from tests.months import write_months
 from tests.runs import Run, read_logs, read_report_artifact, read_task_runs, run_local
+from tests.web import Tlc
 
 Train = Callable[..., Run]
 
@@ -234,6 +235,22 @@ def test_late_run_trains_on_the_month_it_was_due_for(
     )
     assert trained.report["train"]["months"] == ["2023-01"]
     assert trained.report["validation"]["month"] == "2023-02"
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_log_says_what_was_reused_and_without_cache_nothing_is(tmp_path: Path, tlc: Tlc) -> None:
+    made = write_months(tmp_path / "made", Month(2023, 1))
+    tlc.files = {path.name: path.read_bytes() for path in made.iterdir()}
+    again = ("--year", "2023", "--month", "1", "--features", "course")
+    seen = {}
+    for name, arguments in {"first": (), "again": (), "anew": ("--no-cache",)}.items():
+        run = run_local(tmp_path, *again, *arguments)
+        assert run.exit_code == 0
+        log = "\n".join(each.message for each in read_logs(run.flow_run.id, "report published"))
+        reused = (", fetched,", ", reused as it is here,", ": sums of the same bytes reused from ")
+        seen[name] = tuple(log.count(text) for text in reused)
+        assert run.model_directory  # the one there is
+    assert seen == {"first": (2, 0, 0), "again": (0, 2, 1), "anew": (2, 0, 0)}
 
 
 @pytest.mark.usefixtures("prefect_api")
