@@ -1,7 +1,9 @@
 """Months that break the data contract, or nearly: they fail with counts, and nothing is kept."""
 
+import sqlite3
 import statistics
 from collections.abc import Callable
+from contextlib import closing
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -177,7 +179,9 @@ def test_a_month_that_is_another_costs_the_run_nothing(tmp_path: Path, wrong: st
     ) in " ".join(run.output.split())
     assert "Traceback" not in run.output
     assert run.flow_run.state_name == "Failed"
-    assert not [*tmp_path.glob("models/green*"), *tmp_path.glob("mlflow*")]
+    assert not [*tmp_path.glob("models/green*")]
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        assert store.execute("SELECT COUNT(*) FROM runs").fetchone() == (0,)
     kept = [each.name[:7] for each in tmp_path.glob("models/sums/*")]
     assert kept == ([] if wrong == "training" else ["2023-01"])
 
