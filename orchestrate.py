@@ -80,7 +80,9 @@ def prepare(options: LocalOptions, today: date) -> Plan:
     read_settings(AlertSettings)
     check_tracking_uri()
     check_writable(options.models_dir, "models directory")
-    check_months(plan.cab, plan.months, options.data_dir, options.offline, today)
+    # The others are where a cluster's workers are.
+    here = (plan.validation,) if plan.dask_address else plan.months
+    check_months(plan.cab, here, options.data_dir, options.offline, today)
     return plan
 
 

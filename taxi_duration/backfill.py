@@ -24,10 +24,9 @@ from taxi_duration import dead_runs, tracking
 from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
 from taxi_duration.backfill_run import log_backfill
 from taxi_duration.disk import check_writable
-from taxi_duration.errors import TaxiDurationError
+from taxi_duration.errors import TaxiDurationError, hide_credentials
 from taxi_duration.hooks import tell
 from taxi_duration.model import DurationModel
-from taxi_duration.month import Month
 from taxi_duration.options import (
     Alpha,
     BackfillRunnerName,
@@ -43,11 +42,12 @@ from taxi_duration.options import (
 from taxi_duration.pipeline import SUMS_DIRECTORY, describe_run, find_champion, read_flow_day
 from taxi_duration.plan import Plan
 from taxi_duration.plots import plot_rmse_by_month
-from taxi_duration.progress import ProgressArtifact
+from taxi_duration.progress import BackfillProgress
 from taxi_duration.report import outline_report
 from taxi_duration.runners import count_cores, open_runner
 from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
-from taxi_duration.settings import AlertSettings, Thresholds, read_settings
+from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
+from taxi_duration.stability import warn_of_shifts
 from taxi_duration.store import is_whole, load_model, load_report, locate_model
 from taxi_duration.tasks import (
     IN_MEMORY,
@@ -68,11 +68,8 @@ from taxi_duration.walk_forward import (
     FromMonth,
     Step,
     ToMonth,
-    count_months,
     plan_backfill,
 )
-
-PROGRESS_KEY = "backfill-progress"
 
 
 @flow(name="backfill", on_failure=[tell], on_crashed=[tell])
@@ -118,6 +115,7 @@ def prepare(options: BackfillOptions, today: date) -> BackfillPlan:
     """Plan a backfill, and refuse one whose months, directories or settings will stop it."""
     plan = plan_backfill(options, today)
     read_settings(Thresholds)
+    read_settings(StabilityLimits)
     read_settings(AlertSettings)
     check_tracking_uri()
     check_writable(options.models_dir, "models directory")
@@ -157,10 +155,10 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
                 while not window or window[-1].file.month < each.validation:
                     window.append(next(reduced))
                     progress.count_month(window[-1].file.month)
+                done = _begin(each, runner, window, models_directory, reducing)
             except TaxiDurationError as error:
                 failure = error
                 break
-            done = _begin(each, runner, window, models_directory, reducing)
             if champion:
                 done = _begin_champion(champion, runner, window[-1], reducing, done)
             pending.append(done)
@@ -171,28 +169,13 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
         if failure:
             raise failure
     plot = plot_rmse_by_month(steps)
-    page = log_backfill_to_mlflow(plan, steps, plot)
-    artifact_id = publish_backfill(plan, steps, plot, page)
+    try:
+        page = log_backfill_to_mlflow(plan, steps, plot)
+    except Exception as error:
+        publish_backfill(plan, steps, plot, f"none. {hide_credentials(str(error))}")
+        raise
+    artifact_id = publish_backfill(plan, steps, plot, f"[{page}]({page})")
     return Backfill(plan, tuple(steps), models_directory, page, artifact_id)
-
-
-class BackfillProgress:
-    """An artifact that shows how many of a backfill's months are reduced and its models scored."""
-
-    def __init__(self, plan: BackfillPlan) -> None:
-        self._artifact = ProgressArtifact(PROGRESS_KEY)
-        self._parts, self._done = len(plan.months) + len(plan.steps), 0
-        self._artifact.update(0.0, f"reducing {count_months(len(plan.months))}")
-
-    def count_month(self, month: Month) -> None:
-        self._count(f"{month} is reduced")
-
-    def count_step(self, step: Step) -> None:
-        self._count(f"{step.validation}: RMSE {step.model:.4f} minutes")
-
-    def _count(self, text: str) -> None:
-        self._done += 1
-        self._artifact.update(100.0 * self._done / self._parts, text)
 
 
 def _begin(
@@ -256,6 +239,10 @@ def _begin_champion(
 
 def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[str]) -> Step:
     report = load_report(directory)
+    warnings = warn_of_shifts(report["stability"], read_settings(StabilityLimits))
+    for warning in warnings:
+        get_run_logger().warning("%s", warning)
+    notices = [*notices, *warnings]
     # Not a candidate: a backfill ends in the past.
     log_to_mlflow(plan.cab, model, directory, report, notices, is_candidate=False)
     baselines = report["baselines"]
@@ -268,6 +255,7 @@ def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[st
         mean=baselines["mean"]["rmse"],
         champion=None,
         model_id=f"{directory.parent.name}/{directory.name}",
+        warnings=tuple(warnings),
     )
 
 
@@ -281,12 +269,12 @@ def log_backfill_to_mlflow(plan: BackfillPlan, steps: Sequence[Step], plot: byte
 
 @task(name="publish-backfill", **IN_MEMORY)
 def publish_backfill(
-    plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_page: str
+    plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_run: str
 ) -> UUID:
     """Publish the table and the plot as a markdown artifact."""
     best = min(steps, key=lambda step: step.model)
     artifact_id = create_markdown_artifact(
-        render_markdown(plan, steps, plot, mlflow_page),
+        render_markdown(plan, steps, plot, mlflow_run),
         key=ARTIFACT_KEY,
         description=f"{plan.common.cab.name} {plan.span}: best validation RMSE {best.model:.4f} "
         f"minutes, {best.validation}",

@@ -20,8 +20,8 @@ from taxi_duration.tracking_uri import resolve_tracking_uri
 from taxi_duration.walk_forward import BackfillPlan, Step, count_months, list_rows
 
 ARTIFACT_KEY = "backfill-report"
-WIDTH = 120
-"""Columns that the table in a terminal may take; with a champion it needs nearly all."""
+WIDTH = 200
+"""Columns that the table in a terminal may take; it takes what it needs."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,7 @@ class Backfill:
     artifact_id: UUID
 
 
-def render_markdown(
-    plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_page: str
-) -> str:
+def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_run: str) -> str:
     """The markdown shown in Prefect: the plot, which it holds itself, and the table."""
     common = plan.common
     return "\n\n".join(
@@ -47,7 +45,8 @@ def render_markdown(
             f"trained on the {_count_before(plan)} before it.",
             embed_png(plot, "RMSE by month"),
             make_table(*list_rows(steps)),
-            f"MLflow run: [{mlflow_page}]({mlflow_page})",
+            *(f"- {warning}" for step in steps for warning in step.warnings),
+            f"MLflow run: {mlflow_run}",
         ]
     )
 

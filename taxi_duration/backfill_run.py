@@ -11,13 +11,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taxi_duration.mlflow_run import start_run
-from taxi_duration.mlflow_store import find_experiment, hold_store
+from taxi_duration.mlflow_store import PROCESS, find_experiment, hold_store
 
 # isort: split
 # The lines above set what mlflow reads when it is imported.
 from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from taxi_duration.processes import describe_process, is_dead
 from taxi_duration.run_card import make_table
 from taxi_duration.tracking import locate_page
 from taxi_duration.tracking_uri import resolve_tracking_uri
@@ -25,6 +26,9 @@ from taxi_duration.walk_forward import BackfillPlan, Step, list_rows, list_serie
 
 BACKFILL_ID = "backfill_id"
 """Tag: what a backfill's table follows from."""
+
+MOST_NOTE = 8000
+"""Characters of a tag, which databases other than sqlite enforce."""
 
 PLOT_FILE, TABLE_FILE = "rmse_by_month.png", "backfill.json"
 
@@ -44,10 +48,13 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
     backfill_id = hashlib.sha256(content.encode()).hexdigest()[:16]
     with hold_store(uri) as client:
         experiment_id = find_experiment(client, uri)
-        is_it = f"tags.{BACKFILL_ID} = '{backfill_id}' and status = 'FINISHED'"
-        found = client.search_runs([experiment_id], is_it)
-        if found:
-            return locate_page(uri, found[0])
+        found = client.search_runs([experiment_id], f"tags.{BACKFILL_ID} = '{backfill_id}'")
+        for run in found:
+            if run.info.status == "FINISHED":
+                return locate_page(uri, run)
+            process = run.data.tags.get(PROCESS, "")
+            if process == describe_process() or is_dead(process):
+                client.delete_run(run.info.run_id)  # logged halfway
         common, months = plan.common, plan.months
         params = {
             "cab": common.cab.name,
@@ -58,7 +65,10 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
             "train_months": str(len(common.train)),
         }
         # The steps of metrics are 0, 1, 2; this table, on the run's first page, has their months.
-        tags = {BACKFILL_ID: backfill_id, MLFLOW_RUN_NOTE: make_table(*list_rows(steps))}
+        note = make_table(*list_rows(steps))
+        if len(note) > MOST_NOTE:
+            note = f"The table is {TABLE_FILE} among the artifacts."
+        tags = {BACKFILL_ID: backfill_id, MLFLOW_RUN_NOTE: note}
         with start_run(client, experiment_id, plan.title, tags) as run_id:
             client.log_batch(run_id, params=[Param(*each) for each in params.items()])
             now = int(time.time() * 1000)

@@ -113,7 +113,7 @@ def _split(error: Exception) -> tuple[str, str]:
     if isinstance(error, TaxiDurationError):  # their last clause is the remedy
         text = str(error)
         place = max(text.rfind(": "), text.rfind("; "))
-        return text[:place], text[place + 2 :].rstrip(".")
+        return (text[:place], text[place + 2 :].rstrip(".")) if place > 0 else (text, "see above")
     said = next(iter(str(error).splitlines()), "")
     return f"the check itself failed ({type(error).__name__}: {said})", "report this line"
 

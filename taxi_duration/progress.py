@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 import threading
 import time
@@ -17,9 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
+from taxi_duration.month import Month
 from taxi_duration.transfer import Progress
+from taxi_duration.walk_forward import BackfillPlan, Step, count_months
 
-DOWNLOAD_KEY = "download-progress"
+DOWNLOAD_KEY, BACKFILL_KEY = "download-progress", "backfill-progress"
 ARTIFACT_SECONDS = 2.0
 """Between updates of the artifact, each of which is a request."""
 
@@ -32,7 +35,7 @@ def show_progress(what: str) -> Iterator[Progress | None]:
     """
     if deployment.id:
         yield _update_artifact(what)
-    elif sys.stderr.isatty() and threading.current_thread() is threading.main_thread():
+    elif sys.stderr.isatty() and _is_alone():
         columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         bar = Bar(*columns, console=Console(stderr=True), transient=True)
         task = bar.add_task(what, total=None)
@@ -47,6 +50,12 @@ def show_progress(what: str) -> Iterator[Progress | None]:
             bar.stop()
     else:
         yield None
+
+
+def _is_alone() -> bool:
+    """Whether this is the run's own process, and its main thread."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    return in_main_thread and multiprocessing.parent_process() is None
 
 
 def _update_artifact(what: str) -> Progress:
@@ -88,3 +97,22 @@ class ProgressArtifact:
         except Exception as error:
             self._is_failing = True
             get_run_logger().warning("progress is not shown: %s", error)
+
+
+class BackfillProgress:
+    """An artifact that shows how many of a backfill's months are reduced and its models scored."""
+
+    def __init__(self, plan: BackfillPlan) -> None:
+        self._artifact = ProgressArtifact(BACKFILL_KEY)
+        self._parts, self._done = len(plan.months) + len(plan.steps), 0
+        self._artifact.update(0.0, f"reducing {count_months(len(plan.months))}")
+
+    def count_month(self, month: Month) -> None:
+        self._count(f"{month} is reduced")
+
+    def count_step(self, step: Step) -> None:
+        self._count(f"{step.validation}: RMSE {step.model:.4f} minutes")
+
+    def _count(self, text: str) -> None:
+        self._done += 1
+        self._artifact.update(100.0 * self._done / self._parts, text)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 
 from prefect import get_run_logger
@@ -56,7 +56,9 @@ def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]
         else:
             try:
                 with (
-                    ProcessPoolTaskRunner(max_workers=count_cores()) as runner,
+                    ProcessPoolTaskRunner(
+                        max_workers=count_cores(), initializer=_end_with_parent
+                    ) as runner,
                     _when_stopped(_end_processes),
                 ):
                     yield runner
@@ -77,6 +79,18 @@ def _when_stopped(act: Callable[[], None]) -> Iterator[None]:
     except BaseException:
         act()
         raise
+
+
+def _end_with_parent() -> None:
+    """Have a process of the pool end when the run's does, which SIGKILL tells it nothing of."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent:
+            parent.join()
+            os._exit(1)
+
+    Thread(target=watch, daemon=True).start()
 
 
 def _end_processes() -> None:

@@ -6,6 +6,7 @@ of a cluster needs a place for months on its own disk, and nothing of it is shar
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,10 @@ from taxi_duration.tasks import (
 )
 from taxi_duration.transfer import Progress
 
+AHEAD = 16
+"""How many months are being reduced, or are done and wait for their turn. Enough for the workers of
+a small cluster, and few enough that those waiting take little memory."""
+
 
 @dataclass(frozen=True)
 class Reducing:
@@ -63,7 +68,7 @@ class ReducedMonth:
 def reduce_months(
     runner: TaskRunner[Any], reducing: Reducing, months: Sequence[Month]
 ) -> Iterator[CleanMonth]:
-    """Have months reduced by a runner, all begun at once, and lend each in order as it is done.
+    """Have months reduced by a runner, some `AHEAD`, and lend each in order as it is done.
 
     Their sums are then in this machine's `reducing.kept`.
 
@@ -71,14 +76,20 @@ def reduce_months(
         DataError, SourceError, StorageError: as `download_month` and `clean_month`.
         RunnerError: the workers died or run other code.
     """
-    futures = [
-        runner.submit(reduce_month, {"reducing": reducing, "month": month, "code": identify_code()})
-        for month in months
-    ]
-    while futures:
-        with name_import_errors():
-            reduced = futures.pop(0).result()
-        yield receive_month(reduced, reducing.kept)
+    begun: deque[PrefectFuture[ReducedMonth]] = deque()
+    for month in months:
+        parameters = {"reducing": reducing, "month": month, "code": identify_code()}
+        begun.append(runner.submit(reduce_month, parameters))
+        if len(begun) == AHEAD:
+            yield _receive_first(begun, reducing.kept)
+    while begun:
+        yield _receive_first(begun, reducing.kept)
+
+
+def _receive_first(begun: deque[PrefectFuture[ReducedMonth]], kept: Path) -> CleanMonth:
+    with name_import_errors():
+        reduced = begun.popleft().result()
+    return receive_month(reduced, kept)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def load_champion(cab: Cab) -> Champion | None:
                 return None
             location = client.get_logged_model(_list_models(run)[-1]).artifact_location
             model = load_logged_model(location, uri)
-        except ModelError as error:
+        except (ModelError, LookupError) as error:
             raise ModelError(
                 f"champion, version {number} of {REGISTERED_MODEL}, cannot be loaded: {error} Give "
                 f"the alias {CHAMPION} to a version that this pipeline registered."

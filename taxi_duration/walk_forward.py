@@ -155,6 +155,8 @@ class Step:
     champion_version: str | None = None
     champion_is_seen: bool = False
     """Whether the champion was trained on the validation month, and has the advantage."""
+    warnings: tuple[str, ...] = ()
+    """Sentences on how its months' trips differ."""
 
 
 SERIES = {
