@@ -44,7 +44,7 @@ from taxi_duration.plan import Plan
 from taxi_duration.plots import plot_rmse_by_month
 from taxi_duration.progress import BackfillProgress
 from taxi_duration.report import outline_report
-from taxi_duration.runners import count_cores, open_runner
+from taxi_duration.runners import count_workers, open_runner
 from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
 from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
 from taxi_duration.stability import warn_of_shifts
@@ -162,7 +162,7 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
             if champion:
                 done = _begin_champion(champion, runner, window[-1], reducing, done)
             pending.append(done)
-            if len(pending) > count_cores():
+            if len(pending) > count_workers():
                 finish_first()
         while pending:
             finish_first()

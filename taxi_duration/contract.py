@@ -96,6 +96,12 @@ CABS = {
         first_month_reason="earlier yellow files hold coordinates instead of zones",
     ),
 }
+UNUSABLE = {
+    "fhv": "its files hold no distance",
+    "fhvhv": "its columns are not in the data contract",
+}
+"""The TLC's other cab types, and why none of their files can be read."""
+
 KINDS = {ours: column.kind for ours, column in CABS["green"].required.items()}
 """Our name of each required column -> its kind, the same for every cab type."""
 
@@ -109,8 +115,8 @@ def get_cab(name: str) -> Cab:
     if name in CABS:
         return CABS[name]
     known = " or ".join(CABS)
-    if name in ("fhv", "fhvhv"):
-        raise InputError(f"cab {name!r} cannot be used: its files hold no distance; give {known}.")
+    if name in UNUSABLE:
+        raise InputError(f"cab {name!r} cannot be used: {UNUSABLE[name]}; give {known}.")
     close = difflib.get_close_matches(name.lower(), CABS, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"give {known}."
     raise InputError(f"cab {name!r} is not a cab type; {hint}")

@@ -33,7 +33,7 @@ stopped = Event()
 
 @contextmanager
 def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]]:
-    """Lend a started task runner with a worker for each core that this process may use.
+    """Lend a started task runner with `count_workers()` workers.
 
     Args:
         name: threads, processes or dask.
@@ -44,7 +44,7 @@ def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]
     """
     if name == "threads":
         stopped.clear()
-        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=count_cores())
+        threads: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=count_workers())
         with threads, _when_stopped(stopped.set):
             yield threads
         return
@@ -57,7 +57,7 @@ def open_runner(name: str, dask_address: str | None) -> Iterator[TaskRunner[Any]
             try:
                 with (
                     ProcessPoolTaskRunner(
-                        max_workers=count_cores(), initializer=_end_with_parent
+                        max_workers=count_workers(), initializer=_end_with_parent
                     ) as runner,
                     _when_stopped(_end_processes),
                 ):
@@ -106,7 +106,7 @@ def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
     for logger, level in DASK_LOG_LEVELS.items():
         logging.getLogger(logger).setLevel(level)
     started_here = {
-        "n_workers": count_cores(),
+        "n_workers": count_workers(),
         "threads_per_worker": 1,
         "host": "127.0.0.1",
         # Without one it takes port 8787 all the same, or warns that somebody else has.
@@ -164,8 +164,11 @@ def name_import_errors() -> Iterator[None]:
         ) from error
 
 
-def count_cores() -> int:
-    """The cores that this process may use; the machine's where the system cannot say."""
+def count_workers() -> int:
+    """The cores that this process may use, or the machine's where the system cannot say.
+
+    Two if there is one, so that a month is fetched while another is reduced.
+    """
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return max(2, len(os.sched_getaffinity(0)))
+    return max(2, os.cpu_count() or 1)

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+REAL_MONTHS = (
+    "2021-01", "2021-02", "2023-01", "2023-02", "2023-03", "2023-04", "2023-05", "2023-06",
+    "2025-01", "2025-02",
+)  # fmt: skip
 REAL_DATA_VARIABLE = "TAXI_DURATION_REAL_DATA"
 OURS = (
     "PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_",
@@ -80,10 +84,11 @@ def real_data() -> Path:
     """The directory of real months; read, never written."""
     default = REPOSITORY.parent / "shared" / "data"
     directory = Path(os.environ.get(REAL_DATA_VARIABLE, default))
-    if not directory.is_dir():
+    missing = [m for m in REAL_MONTHS if not (directory / f"green_tripdata_{m}.parquet").is_file()]
+    if missing:
         message = (
-            f"real months are not in {directory}: put the TLC's green files of 2021-01, 2021-02 "
-            f"and 2023-01 to 2023-03 in a directory and name it in {REAL_DATA_VARIABLE}"
+            f"real months are not in {directory}: {', '.join(missing)}; put the TLC's green files "
+            f"of {', '.join(REAL_MONTHS)} in a directory and name it in {REAL_DATA_VARIABLE}"
         )
         if os.environ.get("CI"):
             pytest.fail(message)

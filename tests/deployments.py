@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 
 from tests.conftest import REPOSITORY
-from tests.servers import PROGRAMS, run_server
-
-PATIENCE_SECONDS = 120.0
+from tests.servers import PATIENCE_SECONDS, PROGRAMS, run_server, wait_until
 
 
 def make_checkout(directory: Path) -> Path:
@@ -106,9 +103,12 @@ def read_run(name: str) -> FlowRun:
 
 def wait_for_state(name: str, *states: str) -> FlowRun:
     """The run of that name, once it is in one of the states."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while (flow_run := read_run(name)).state_name not in states:
-        assert time.monotonic() < deadline, f"{name} is {flow_run.state}"
+
+    def read_if_so() -> FlowRun | None:
+        flow_run = read_run(name)
+        if flow_run.state_name in states:
+            return flow_run
         assert not flow_run.state or not flow_run.state.is_final(), flow_run.state
-        time.sleep(0.2)
-    return flow_run
+        return None
+
+    return wait_until(read_if_so, f"{name} to be {' or '.join(states)}")

@@ -21,6 +21,7 @@ from prefect.client.schemas.filters import (
     ArtifactFilter,
     ArtifactFilterFlowRunId,
     FlowRunFilter,
+    FlowRunFilterDeploymentId,
     FlowRunFilterId,
     LogFilter,
     LogFilterFlowRunId,
@@ -33,6 +34,9 @@ import taxi_duration.__main__
 from taxi_duration.cli import run_from_command_line
 
 Value = TypeVar("Value")
+
+OF_NO_DEPLOYMENT = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(is_null_=True))
+"""Runs that were started by a process, and none that the server plans or a worker starts."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def _run(directory: Path, start: Callable[[], int]) -> Run:
 
 def _read_flow_runs() -> dict[UUID, FlowRun]:
     with get_client(sync_client=True) as client:
-        return {flow_run.id: flow_run for flow_run in client.read_flow_runs()}
+        found = client.read_flow_runs(flow_run_filter=OF_NO_DEPLOYMENT)
+    return {flow_run.id: flow_run for flow_run in found}
 
 
 def read_task_runs(flow_run_id: UUID, expected: int) -> dict[str, TaskRun]:

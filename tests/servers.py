@@ -9,12 +9,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 
 PROGRAMS = Path(sys.executable).parent
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
+PATIENCE_SECONDS = 120.0
+
+Value = TypeVar("Value")
 
 
 def find_free_port() -> int:
@@ -28,6 +32,21 @@ def make_environment(**variables: str) -> dict[str, str]:
     """The tests' environment with the virtual environment's programs first on the path."""
     path = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', '')}"
     return {**os.environ, "PATH": path, **variables}
+
+
+def wait_until(
+    condition: Callable[[], Value | None], what: str, seconds: float = PATIENCE_SECONDS
+) -> Value:
+    """What the condition comes to, once that is true.
+
+    Args:
+        what: is waited for, as a failure says.
+    """
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {what}"
+        time.sleep(0.05)
+    return value
 
 
 @contextmanager

@@ -287,7 +287,7 @@ def forked(
         [sys.executable, "-m", "tests.faults.killed_backfills", json.dumps(jobs)],
         cwd=directory,
         env=make_environment(PREFECT_API_URL=prefect_server, PYTHONPATH=str(REPOSITORY)),
-        stdout=subprocess.PIPE, text=True, check=True, timeout=240,
+        stdout=subprocess.PIPE, text=True, check=True, timeout=600,
     )  # fmt: skip
     forked = Forked(directory, data, [])
     codes = {name: 0 if name.startswith(AT_ONCE) else -signal.SIGKILL for name in jobs}

@@ -140,10 +140,16 @@ def test_unknown_cab(refuse: Refuse) -> None:
     )
 
 
-@pytest.mark.parametrize("cab", ["fhv", "fhvhv"])
-def test_cab_without_distances(cab: str, refuse: Refuse) -> None:
+@pytest.mark.parametrize(
+    ("cab", "reason"),
+    [
+        ("fhv", "its files hold no distance"),
+        ("fhvhv", "its columns are not in the data contract"),
+    ],
+)
+def test_cab_that_cannot_be_used(cab: str, reason: str, refuse: Refuse) -> None:
     assert refuse(*JANUARY, "--cab", cab) == (
-        f"cab '{cab}' cannot be used: its files hold no distance; give green or yellow."
+        f"cab '{cab}' cannot be used: {reason}; give green or yellow."
     )
 
 

@@ -8,7 +8,6 @@ import re
 import sqlite3
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +37,7 @@ from tests.deployments import (
 from tests.faults.halted import HALTED
 from tests.months import write_month, write_months
 from tests.runs import read_logs, read_report_artifact
-from tests.servers import PROGRAMS
+from tests.servers import PROGRAMS, wait_until
 
 DEPLOYMENTS = {
     "main-flow/taxi_local_data",
@@ -48,7 +47,6 @@ DEPLOYMENTS = {
     "backfill/taxi_backfill",
 }
 WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
-PATIENCE_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +235,7 @@ def due(deployed: str, prefect_server: str, checkout: Path, environment: dict[st
     with connected_to(prefect_server), get_client(sync_client=True) as client:
         file.write_text(often, "utf-8")
         deploy_again(checkout, environment)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while (flow_run := read_first(client)) is None:
-            assert time.monotonic() < deadline, "its schedule started no run"
-            time.sleep(0.2)
+        flow_run = wait_until(lambda: read_first(client), "the schedule to start a run")
         file.write_text(written, "utf-8")
         return Due(wait_for_state(flow_run.name, "Completed"), deploy_again(checkout, environment))
 
@@ -333,10 +328,7 @@ def queue(
         )
     )
     with connected_to(prefect_server), get_client(sync_client=True) as client:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not (directory / HALTED).exists():
-            assert time.monotonic() < deadline, read_run("to be cancelled").state
-            time.sleep(0.1)
+        wait_until((directory / HALTED).exists, "the run to halt")
         flow_file.write_text(written, "utf-8")
         deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
         client.create_flow_run_from_deployment(

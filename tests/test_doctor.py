@@ -7,11 +7,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -30,7 +30,7 @@ from prefect.client.schemas.actions import (
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from taxi_duration import mlflow_store
+from taxi_duration import doctor, mlflow_store
 from taxi_duration.__main__ import main
 from taxi_duration.doctor import Setup, make_checks
 from taxi_duration.errors import InputError
@@ -44,9 +44,10 @@ from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.test_mlflow import unprivileged
 from tests.months import write_month
-from tests.servers import PROGRAMS, find_free_port, make_environment, run_server
+from tests.servers import PROGRAMS, find_free_port, make_environment, run_server, wait_until
 from tests.web import Tlc, answer_status, serve_tlc
 
+POOL_PREFIX = "doctor-"
 POOL = "doctor-pool"
 LEFT_POOL, IDLE_POOL, PAUSED_POOL = "doctor-left-pool", "doctor-idle-pool", "doctor-paused-pool"
 BLOCK = "doctor-bucket"
@@ -71,21 +72,21 @@ class Patient:
     def examine(self, **changes: object) -> dict[str, Finding]:
         """Examine it with some of the setup's fields changed."""
         setup = replace(self.setup, **changes)  # type: ignore[arg-type]
-        return {finding.name: finding for finding in examine(make_checks(setup))}
+        return {each.name: each for each in examine(make_checks(setup), WAIT_SECONDS)}
 
     def check(self, name: str, **changes: object) -> Finding:
         """Make one check alone."""
         setup = replace(self.setup, **changes)  # type: ignore[arg-type]
         (check,) = (each for each in make_checks(setup) if each.name == name)
-        (finding,) = examine([check])
+        (finding,) = examine([check], WAIT_SECONDS)
         return finding
 
     def wait_for(self, name: str, *, ok: bool, **changes: object) -> None:
         """Wait until a check comes out so: the server's services and heartbeats take their time."""
-        deadline = time.monotonic() + WAIT_SECONDS
-        while (finding := self.check(name, **changes)).ok is not ok:
-            assert time.monotonic() < deadline, finding
-            time.sleep(0.2)
+        wait_until(
+            lambda: self.check(name, **changes).ok is ok,
+            f"{name} to be {'ok' if ok else 'not ok'}",
+        )
 
     def have_broken(self, *names: str, **changes: object) -> Finding:
         """Examine it: just these are not ok, and the first is the cause of the others."""
@@ -154,6 +155,7 @@ def healthy(
                 command, environment, log, lambda: httpx.post(polled).json() != [], directory
             )
         )
+        stack.callback(undeploy)
         patient = Patient(prefect_server, setup, store, tlc)
         patient.wait_for("schedule", ok=True)
         yield patient
@@ -174,6 +176,17 @@ def deploy(client: SyncPrefectClient) -> None:
                 work_pool_name=pool,
                 schedules=[monthly] if pool != IDLE_POOL else None,
             )
+
+
+def undeploy() -> None:
+    """Leave the server to other tests as it was: an active schedule would plan runs."""
+    with get_client(sync_client=True) as client:
+        for deployment in client.read_deployments():
+            if (deployment.work_pool_name or "").startswith(POOL_PREFIX):
+                client.delete_deployment(deployment.id)
+        for pool in client.read_work_pools():
+            if pool.name.startswith(POOL_PREFIX):
+                client.delete_work_pool(pool.name)
 
 
 @pytest.fixture
@@ -200,6 +213,7 @@ def run_doctor(
     arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> tuple[int, str]:
     monkeypatch.setattr(sys, "argv", ["taxi_duration", "doctor", *arguments])
+    monkeypatch.setattr(doctor, "examine", partial(examine, seconds=WAIT_SECONDS))
     exit_code = main()
     return exit_code, capsys.readouterr().out
 

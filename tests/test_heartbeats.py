@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.filters import FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import TagsContext
 from prefect.settings import (
@@ -19,9 +19,9 @@ from prefect.settings import (
 from taxi_duration.heartbeats import TAG, have_heartbeats
 from tests.conftest import connected_to
 from tests.months import SAMPLE
-from tests.runs import run_local
-from tests.servers import make_environment
-from tests.watched import forget_automations, receive, start_script, wait_until, watch
+from tests.runs import OF_NO_DEPLOYMENT, run_local
+from tests.servers import make_environment, wait_until
+from tests.watched import forget_automations, receive, start_script, watch
 from tests.web import Tlc, hang
 
 SAMPLE_MONTH = ("--year", "2025", "--month", "1", "--data-dir", str(SAMPLE), "--offline")
@@ -42,7 +42,9 @@ run("their-flow", "{TAG}")
 
 def read_runs(*names: str) -> list[FlowRun]:
     with get_client(sync_client=True) as client:
-        filtered = FlowRunFilter(name=FlowRunFilterName(any_=list(names)) if names else None)
+        filtered = OF_NO_DEPLOYMENT.model_copy(
+            update={"name": FlowRunFilterName(any_=list(names)) if names else None}
+        )
         return client.read_flow_runs(flow_run_filter=filtered)
 
 
@@ -73,8 +75,11 @@ def test_dead_run_is_crashed_and_told_and_no_other(
         )
         stack.callback(others.kill)
         slow = stack.enter_context(start_script(*arguments, directory=tmp_path / "slow", **waiting))
-        wait_until(lambda: len(tlc.requests) == 1)
-        wait_until(lambda: len(read_runs("of-others-main-flow", "of-others-their-flow")) == 2)
+        wait_until(lambda: len(tlc.requests) == 1, "the slow run to fetch")
+        wait_until(
+            lambda: len(read_runs("of-others-main-flow", "of-others-their-flow")) == 2,
+            "the runs of others",
+        )
         (slow_run,) = (
             each
             for each in read_runs()
@@ -85,7 +90,7 @@ def test_dead_run_is_crashed_and_told_and_no_other(
         dying = stack.enter_context(
             start_script(*arguments, directory=tmp_path / "dying", **waiting)
         )
-        wait_until(lambda: len(tlc.requests) == 2)
+        wait_until(lambda: len(tlc.requests) == 2, "the dying run to fetch")
         (dead_run,) = (
             each
             for each in read_runs()
@@ -96,7 +101,10 @@ def test_dead_run_is_crashed_and_told_and_no_other(
 
         others.kill()
         dying.kill()
-        wait_until(lambda: read_runs(dead_run.name)[0].state_name == "Crashed", seconds=120)
+        wait_until(
+            lambda: read_runs(dead_run.name)[0].state_name == "Crashed",
+            "the dead run to be Crashed",
+        )
         (told,) = receiver.wait_for(f"main-flow run {dead_run.name} is Crashed")
         assert (
             "Its heartbeats stopped: its process was killed, or its machine "

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,19 +30,11 @@ from tests.clusters import Cluster, serve_cluster, serve_scheduler
 from tests.conftest import REPOSITORY, connected_to
 from tests.months import write_month
 from tests.runs import Run, read_task_runs, run_local
-from tests.servers import find_free_port, make_environment
+from tests.servers import PATIENCE_SECONDS, find_free_port, make_environment, wait_until
 from tests.web import Tlc, answer_status, halt_after, hang, serve_tlc, trickle
 
 REAL_SPAN = Month(2023, 6).window(6)
 SMALL_SPAN = Month(2024, 4).window(4)
-PATIENCE_SECONDS = 120.0
-
-
-def wait_until(is_true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +250,7 @@ def test_a_worker_killed_within_a_task_is_done_without(
         with ThreadPoolExecutor(1) as other:
 
             def kill() -> None:
-                wait_until(lambda: len(tlc.requests) == 3, "three workers never began a month each")
+                wait_until(lambda: len(tlc.requests) == 3, "three workers with a month each")
                 doomed.process.kill()
                 doomed.process.wait()
                 tlc.released.set()
@@ -388,10 +379,11 @@ def test_a_process_that_is_killed_is_named_and_the_next_run_completes(
     with ThreadPoolExecutor(1) as other:
 
         def kill() -> None:
-            wait_until(lambda: tlc.requests, "no process began a month")
+            wait_until(lambda: tlc.requests, "a process that fetches a month")
             for child in psutil.Process().children(recursive=True):
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.kill()
+                with contextlib.suppress(psutil.Error):  # it may end meanwhile
+                    if "spawn_main" in " ".join(child.cmdline()):
+                        child.kill()
 
         killing = other.submit(kill)
         ran = run_apart(tmp_path, *TRAINING, "--runner", "processes")
@@ -424,7 +416,10 @@ def test_a_scheduler_that_ends_is_named(
     ):
 
         def kill() -> None:
-            wait_until(lambda: "has no worker: the run waits" in caplog.text, "it did not connect")
+            wait_until(
+                lambda: "has no worker: the run waits" in caplog.text,
+                "its connection to the scheduler",
+            )
             process.kill()
 
         killing = other.submit(kill)
@@ -509,7 +504,7 @@ def ended(
             )  # fmt: skip
             started[runner] = (process, tlc, directory)
         for runner, (process, tlc, directory) in started.items():
-            wait_until(lambda tlc=tlc: tlc.requests, f"{runner} asks for no month")
+            wait_until(lambda tlc=tlc: len(tlc.requests) > 1, f"two months at once in {runner}")
             children = psutil.Process(process.pid).children(recursive=True)
             name, _ = ENDINGS[runner]
             if name == "SIGINT":

@@ -240,6 +240,7 @@ def test_selecting_takes_only_what_is_asked() -> None:
         ("YELLOW", "did you mean 'yellow'?"),
         ("tram", "cab 'tram' is not a cab type; give green or yellow."),
         ("fhv", "cab 'fhv' cannot be used: its files hold no distance; give green or yellow."),
+        ("fhvhv", "cab 'fhvhv' cannot be used: its columns are not in the data contract; give "),
     ],
 )
 def test_an_unknown_cab_is_refused(name: str, message: str) -> None:

@@ -28,7 +28,8 @@ from taxi_duration.settings import AlertSettings, read_settings
 from tests.conftest import REPOSITORY, connected_to
 from tests.months import SAMPLE, write_months
 from tests.runs import run_local
-from tests.watched import Receiver, forget_automations, receive, start_script, wait_until, watch
+from tests.servers import wait_until
+from tests.watched import Receiver, forget_automations, receive, start_script, watch
 from tests.web import Tlc, hang
 
 JANUARY = ("--year", "2023", "--month", "1")
@@ -80,7 +81,7 @@ def test_bad_ends_are_told_once_and_good_ones_not(
     with start_script(
         *JANUARY, directory=tmp_path / "crashed", PREFECT_API_URL=server, **tlc.environment
     ) as process:
-        wait_until(lambda: bool(tlc.requests))
+        wait_until(lambda: tlc.requests, "the run to fetch")
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 128 + signal.SIGTERM
     # The server tells in the order of the events: whatever was told twice came before this one.

@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +16,7 @@ from prefect.client.orchestration import get_client
 from taxi_duration import watching
 from taxi_duration.__main__ import main
 from tests.conftest import REPOSITORY
-from tests.servers import make_environment
+from tests.servers import make_environment, wait_until
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,10 @@ class Receiver:
 
     def wait_for(self, *subjects: str) -> list[Told]:
         """All that was told, once that is about all of these."""
-        wait_until(lambda: {*subjects} <= {each.content["subject"] for each in self.told})
+        wait_until(
+            lambda: {*subjects} <= {each.content["subject"] for each in self.told},
+            f"to be told of {', '.join(subjects)}",
+        )
         return self.told
 
 
@@ -75,13 +77,6 @@ def receive() -> Iterator[Receiver]:
             receiver.released.set()
             web.shutdown()
             thread.join()
-
-
-def wait_until(is_so: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def watch(*arguments: str) -> int:

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,11 +30,13 @@ from tests.faults.halted import GO, HALTED
 from tests.months import SAMPLE
 from tests.runs import Run, read_logs, read_report_artifact, run_local
 from tests.servers import (
+    PATIENCE_SECONDS,
     PROGRAMS,
     answers,
     find_free_port,
     make_environment,
     run_server,
+    wait_until,
 )
 
 ARGUMENTS = (
@@ -43,7 +45,6 @@ ARGUMENTS = (
 )  # fmt: skip
 WITHIN_FIT = "taxi_duration.tasks:fit_window"
 WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
-PATIENCE_SECONDS = 120.0
 KILLED_AS_ITS_SERVER_STARTS = """
 import os, signal, subprocess
 from taxi_duration.embedded_server import have_prefect_server
@@ -62,13 +63,6 @@ with have_prefect_server():
 """
 
 
-def wait_until(is_true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not is_true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @dataclass(frozen=True)
 class Started:
     """A run of orchestrate.py in a process group, directory and environment of its own."""
@@ -81,14 +75,14 @@ class Started:
             assert self.process.poll() is None, self.errors
             return (self.directory / HALTED).exists()
 
-        wait_until(is_halted, "the run never came to where it halts")
+        wait_until(is_halted, "the run to come to where it halts")
 
     def wait_until_its_server_starts(self) -> None:
         def has_server() -> bool:
             assert self.process.poll() is None, self.errors
             return self.find_server() is not None
 
-        wait_until(has_server, "the run never started its server")
+        wait_until(has_server, "the run to start its server")
 
     def find_server(self) -> psutil.Process | None:
         children = self.find_children()
@@ -217,7 +211,7 @@ def test_no_server_outlives_a_run_killed_before_it_knew_the_servers_pid(tmp_path
         server = int(killed.stdout.readline())
         assert killed.wait(PATIENCE_SECONDS) == -signal.SIGKILL
         try:
-            wait_until(lambda: not psutil.pid_exists(server), "its server is left")
+            wait_until(lambda: not psutil.pid_exists(server), "its server to end")
         finally:
             with suppress(psutil.NoSuchProcess):
                 psutil.Process(server).kill()
@@ -418,7 +412,7 @@ def test_run_outlives_a_restart_of_its_server(ended: dict[str, Ended], tmp_path:
         run.wait_until_halted()
     (run.directory / GO).touch()
     # The next thing it does is to publish the report, on no server.
-    wait_until(lambda: "log-to-mlflow" in run.errors, "the run did not go on")
+    wait_until(lambda: "log-to-mlflow" in run.errors, "the run to go on")
     with serve("log of the second"), connected_to(url):
         assert run.process.wait(PATIENCE_SECONDS) == 0, run.errors
         (flow_run,) = find_runs_of(run)
@@ -464,10 +458,10 @@ def test_cancelled_run_of_a_worker_is_cancelled(worker: Path) -> None:
             state = client.read_flow_run(run.id).state
             return state is not None and state.is_final()
 
-        wait_until(lambda: (worker / HALTED).exists() or is_final(), "the run never halts")
+        wait_until(lambda: (worker / HALTED).exists() or is_final(), "the run to halt")
         process = psutil.Process(int((worker / HALTED).read_text()))
         client.set_flow_run_state(run.id, Cancelling())
-        wait_until(is_final, "the run is still being cancelled")
+        wait_until(is_final, "the run to be cancelled")
         assert client.read_flow_run(run.id).state_name == "Cancelled"
     psutil.wait_procs([process], timeout=30)
     assert not process.is_running()
