@@ -308,7 +308,9 @@ FAILING_RUN = LOCAL_RUN.replace("2023 -p month=2", "2013 -p month=1")
 BACKFILL_RUN = (
     "prefect deployment run 'backfill/taxi_backfill' -p from_month=2023-01 -p to_month=2023-06"
 )
-OF_2023_01 = shows("green trips, extended features, trained on 2023-01", "validation RMSE   4.522878")
+OF_2023_01 = shows(
+    "green trips, extended features, trained on 2023-01", "validation RMSE   4.522878"
+)
 ALL = (
     "main-flow/taxi_local_data",
     "main-flow-s3/taxi_s3_data",
