@@ -91,6 +91,8 @@ class Reader:
     tlc: Tlc
     receiver: Receiver
     running: ExitStack
+    elsewhere_running: ExitStack
+    """What stays on the other machines, until nothing more is typed there."""
     terminals: list[Terminal] = field(default_factory=list)
     deploying: Terminal | None = None
     runs: dict[str, UUID] = field(default_factory=dict)
@@ -144,6 +146,7 @@ class Reader:
         if "terminal of `prefect deploy --all`" in before:
             assert self.deploying is not None
             self.terminals.append(self.deploying)
+            self.elsewhere_running.close()
             return
         if "another terminal" in before:
             machine = self.terminal.machine if "there" in before else self.you
@@ -164,7 +167,8 @@ class Reader:
         def is_ready() -> bool:
             return check.is_ready(machine, log.read_text("utf-8"))
 
-        self.running.enter_context(
+        running = self.running if machine is self.you else self.elsewhere_running
+        running.enter_context(
             run_server(
                 ["bash", "-c", command], self.terminal.environment, log, is_ready, machine.checkout
             )
@@ -505,6 +509,7 @@ def reader(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             s3,
             tlc,
             receiver,
+            running.enter_context(ExitStack()),
             running.enter_context(ExitStack()),
         )
 
