@@ -68,7 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that need a server, the longest, so that no process ends on one."""
-    long = {item.path for item in items if "prefect_server" in getattr(item, "fixturenames", ())}
+    servers = {"prefect_server", "reader"}
+    long = {item.path for item in items if servers & {*getattr(item, "fixturenames", ())}}
     items.sort(key=lambda item: item.path not in long)
 
 
