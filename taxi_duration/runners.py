@@ -11,12 +11,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefect import get_run_logger
+from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from taxi_duration.embedded_server import lend_embedded_server
-from taxi_duration.errors import RunnerError
+from taxi_duration.errors import InputError, RunnerError, hide_credentials
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 CONNECT_SECONDS = 10
 """How long a Dask scheduler may take to answer."""
@@ -100,6 +104,8 @@ def _end_processes() -> None:
 
 @contextmanager
 def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
+    if address:
+        check_reachable(address, PREFECT_API_URL.value())
     from distributed import KilledWorker
     from prefect_dask.task_runners import DaskTaskRunner
 
@@ -142,6 +148,22 @@ def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
             f"{scheduler} ended, or lost a task ({error}): look at its log, start it, and run "
             "again; what is done is kept."
         ) from error
+
+
+def check_reachable(dask_address: str, prefect_server: str | None) -> None:
+    """Refuse a cluster elsewhere whose tasks would look for the Prefect server on their own machine.
+
+    Raises:
+        InputError: as said.
+    """
+    if urlsplit(dask_address).hostname in LOOPBACK:
+        return
+    if prefect_server is None or urlsplit(prefect_server).hostname in LOOPBACK:
+        server = "not set" if prefect_server is None else hide_credentials(prefect_server)
+        raise InputError(
+            f"dask_address {dask_address} is on another machine, and PREFECT_API_URL is {server}: "
+            "set it to an address of a Prefect server that its workers reach."
+        )
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from prefect.settings import PREFECT_API_URL
 
 from taxi_duration import backfill, plan, runners, scale_out
 from taxi_duration.cli import end_in_one_line, run_flow
+from taxi_duration.errors import InputError
 from taxi_duration.month import Month
 from taxi_duration.scale_out import ReducedMonth
 from taxi_duration.walk_forward import BackfillOptions
@@ -529,3 +530,16 @@ def test_a_stopped_run_ends_in_one_line_and_leaves_no_process(
     assert said == [f"error: stopped by {name}: nothing was left half-written; run it again."]
     assert "Traceback" not in ended[runner].errors
     assert ended[runner].orphans == []
+
+
+@pytest.mark.parametrize("server", [None, "http://127.0.0.1:4200/api", "http://localhost:4200/api"])
+def test_workers_elsewhere_need_a_server_that_they_reach(server: str | None) -> None:
+    with pytest.raises(
+        InputError, match=r"tcp://10\.0\.0\.5:8786 is on another machine, and PREFEC"
+    ):
+        runners.check_reachable("tcp://10.0.0.5:8786", server)
+
+
+def test_workers_here_use_the_server_here() -> None:
+    runners.check_reachable("tcp://127.0.0.1:8786", None)
+    runners.check_reachable("tcp://10.0.0.5:8786", "http://10.0.0.4:4200/api")
