@@ -151,7 +151,7 @@ def _open_dask(address: str | None) -> Iterator[TaskRunner[Any]]:
 
 
 def check_reachable(dask_address: str, prefect_server: str | None) -> None:
-    """Refuse a cluster elsewhere whose tasks would look for the Prefect server on their own machine.
+    """Refuse a cluster elsewhere whose tasks would look for a Prefect server beside them.
 
     Raises:
         InputError: as said.
