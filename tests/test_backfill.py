@@ -30,6 +30,7 @@ from taxi_duration.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
 from taxi_duration.month import Month
 from taxi_duration.progress import BACKFILL_KEY
+from taxi_duration.store import load_model
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL
 from taxi_duration.walk_forward import BackfillOptions
 from tests.conftest import REPOSITORY, connected_to
@@ -487,6 +488,84 @@ def test_each_table_of_a_span_is_logged_once(repeated: Repeated) -> None:
     assert logged.statuses == ["FINISHED"] * len(tables)
     scored = [run.data.metrics for run in logged.backfills if "champion_rmse" in run.data.metrics]
     assert [each["champion_rmse"] for each in scored] == [pytest.approx(7.0)]
+
+
+# With a champion.
+
+
+@dataclass(frozen=True)
+class Crowned:
+    """A backfill repeated while the model of February is champion, and its RMSE by month."""
+
+    run: Run
+    rmse: dict[str, float]
+    version: str
+
+    @property
+    def shown(self) -> list[str]:
+        """How the column of the champion reads."""
+        seen = {"2023-02": " (trained on it)"}
+        return [f"{rmse:.4f}{seen.get(month, '')}" for month, rmse in self.rmse.items()]
+
+    @property
+    def column(self) -> str:
+        return f"champion, version {self.version}"
+
+
+@pytest.fixture(scope="module")
+def crowned(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Crowned:
+    directory = tmp_path_factory.mktemp("crowned")
+    data = write_small_months(directory / "data")
+    arguments = (*SMALL_SPAN, "--offline", "--data-dir", str(data))
+    with connected_to(prefect_server):
+        assert run_backfill(directory, *arguments).exit_code == 0
+        (path,) = directory.glob("models/green/2023-02-*")
+        client = open_store(directory)
+        (version,) = (
+            each.version
+            for each in client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+            if client.get_run(each.run_id).data.tags[MODEL_ID] == f"green/{path.name}"
+        )
+        client.set_registered_model_alias(REGISTERED_MODEL, CHAMPION, version)
+        run = run_backfill(directory, *arguments)
+    model = load_model(path)
+    months = {month: data / f"green_tripdata_{month}.parquet" for month in [*MINUTES][1:]}
+    return Crowned(run, {m: model.evaluate(file).rmse for m, file in months.items()}, str(version))
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_champion_is_scored_on_each_month_of_reused_models(crowned: Crowned) -> None:
+    assert crowned.run.exit_code == 0, crowned.run.output
+    assert (list_reused(crowned.run), count_fits(crowned.run)) == ([*crowned.rmse], 0)
+    assert [row[-1] for row in read_table(crowned.run.output)] == crowned.shown
+    assert crowned.shown == ["0.0000 (trained on it)", "3.0000", "7.0000"]
+    assert crowned.column in crowned.run.output
+    assert read_rmse(crowned.run) == {"2023-02": "2.0000", "2023-03": "3.0000", "2023-04": "4.0000"}
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_champion_is_in_the_table_that_prefect_shows(crowned: Crowned) -> None:
+    page = read_artifacts(crowned.run.flow_run.id)[ARTIFACT_KEY]
+    lines = str(page.data).splitlines()
+    (header,) = (line for line in lines if line.startswith("| validated on |"))
+    assert header.endswith(f"| training mean | {crowned.column} |")
+    shown = [line.split(" | ")[-1].removesuffix(" |") for line in lines if line[:6] == "| 2023"]
+    assert shown == crowned.shown
+
+
+def test_champion_is_a_metric_of_the_backfill_in_mlflow(crowned: Crowned, tmp_path: Path) -> None:
+    directory = crowned.run.directory
+    with_champion, without = sorted(
+        read_logged(directory).backfills, key=lambda run: "champion_rmse" not in run.data.metrics
+    )
+    assert "champion_rmse" not in without.data.metrics
+    history = open_store(directory).get_metric_history(with_champion.info.run_id, "champion_rmse")
+    assert [(each.step, each.value) for each in history] == [*enumerate(crowned.rmse.values())]
+    table = json.loads(read_file(directory, with_champion, TABLE_FILE, tmp_path))
+    assert [(step["champion_version"], step["champion_is_seen"]) for step in table] == [
+        (crowned.version, month == "2023-02") for month in crowned.rmse
+    ]
+    assert f"| {crowned.column} |" in with_champion.data.tags["mlflow.note.content"]
 
 
 # What stops one.
