@@ -85,11 +85,16 @@ def start_run(
     )  # fmt: skip
 
 
-def end_well(process: subprocess.Popen[str]) -> str:
-    """Wait for a command that must succeed, and return what it showed."""
-    shown, _ = process.communicate(timeout=PATIENCE_SECONDS)
-    assert process.returncode == 0, shown
-    return shown
+def end_well(*processes: subprocess.Popen[str]) -> None:
+    """Wait for commands that must all succeed; once one does not, the others are killed."""
+    try:
+        for process in processes:
+            shown, _ = process.communicate(timeout=PATIENCE_SECONDS)
+            assert process.returncode == 0, shown
+    finally:
+        for process in processes:
+            with process:
+                process.kill()
 
 
 def read_run(name: str) -> FlowRun:

@@ -16,7 +16,7 @@ import httpx
 PROGRAMS = Path(sys.executable).parent
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 
 Value = TypeVar("Value")
 

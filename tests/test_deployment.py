@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import re
+import signal
 import sqlite3
 import subprocess
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
@@ -26,6 +28,7 @@ from taxi_duration.month import Month
 from tests.buckets import S3Server
 from tests.conftest import connected_to
 from tests.deployments import (
+    PATIENCE_SECONDS,
     end_well,
     make_checkout,
     make_machine,
@@ -80,7 +83,7 @@ def run_in_terminal(
         stderr=its,
     )
     os.close(its)
-    patience = threading.Timer(90, process.kill)
+    patience = threading.Timer(PATIENCE_SECONDS, process.kill)
     patience.start()
     shown = b""
     with contextlib.suppress(OSError):  # how Linux says that the other end is closed
@@ -88,7 +91,10 @@ def run_in_terminal(
             shown += part
     patience.cancel()
     os.close(ours)
-    return process.wait(), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode(errors="replace"))
+    exit_code = process.wait()
+    assert exit_code != -signal.SIGKILL, f"killed after {PATIENCE_SECONDS:.0f} s: {text}"
+    return exit_code, text
 
 
 @pytest.fixture(scope="module")
@@ -151,8 +157,7 @@ def runs(
         start_run(RUNS[name], name, parameters, environment, "--watch")
         for name, parameters in given.items()
     ]
-    for process in watched:
-        end_well(process)
+    end_well(*watched)
     with connected_to(prefect_server):
         return {name: read_run(name) for name in given}
 
@@ -372,12 +377,10 @@ def test_cancelled_run_leaves_nothing_half_done(queue: Queue) -> None:
     assert {path.name for path in model.iterdir()} == {
         "manifest.json", "model.skops", "report.json",
     }  # fmt: skip
+    only_cancelled = FlowRunFilter(id=FlowRunFilterId(any_=[queue.cancelled.id]))
     with get_client(sync_client=True) as client:
-        states = {
-            task_run.state_name
-            for task_run in client.read_task_runs()
-            if task_run.flow_run_id == queue.cancelled.id
-        }
+        states = [run.state_name for run in client.read_task_runs(flow_run_filter=only_cancelled)]
+    assert states
     assert "Running" not in states
 
 
