@@ -505,7 +505,7 @@ def ended(
             )  # fmt: skip
             started[runner] = (process, tlc, directory)
         for runner, (process, tlc, directory) in started.items():
-            wait_until(lambda tlc=tlc: len(tlc.requests) > 1, f"two months at once in {runner}")
+            wait_until(lambda tlc=tlc: len({*tlc.requests}) > 1, f"two months at once in {runner}")
             children = psutil.Process(process.pid).children(recursive=True)
             name, _ = ENDINGS[runner]
             if name == "SIGINT":
