@@ -176,7 +176,7 @@ def _none_active(deployed: dict[str, DeploymentResponse]) -> CheckError:
         return CheckError(
             f"no schedule of {len(deployed)} deployments is active",
             # Resumed, a schedule loses its parameters (Prefect 3.8.8).
-            f"sed -i.off 's/active: false/active: true/' prefect.yaml && {program} deploy --all"
+            _turn_on(scheduled[0])
             if schedule.parameters
             else f"{program} deployment schedule resume {scheduled[0]} {schedule.id}",
         )
@@ -185,6 +185,15 @@ def _none_active(deployed: dict[str, DeploymentResponse]) -> CheckError:
         f"{program} deployment schedule create {names[0]} --cron '0 6 5 * *' "
         "--timezone America/New_York",
     )
+
+
+def _turn_on(deployment: str) -> str:
+    program = find_program("prefect")
+    file, deploy = "prefect.yaml", f"{program} deploy --all"
+    if deployment.endswith("_production"):
+        file = "deployment.yaml"
+        deploy = f"{program} --no-prompt deploy --prefect-file {file} --all"
+    return f"sed -i.off 's/active: false/active: true/' {file} && {deploy}"
 
 
 def _read_next_run(

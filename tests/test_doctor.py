@@ -50,6 +50,8 @@ from tests.web import Tlc, answer_status, serve_tlc
 POOL_PREFIX = "doctor-"
 POOL = "doctor-pool"
 LEFT_POOL, IDLE_POOL, PAUSED_POOL = "doctor-left-pool", "doctor-idle-pool", "doctor-paused-pool"
+PRODUCTION_POOL = "production"
+"""Deployments to it are named after it, as those of deployment.yaml are."""
 BLOCK = "doctor-bucket"
 NEWEST = newest_published(date.today())
 LOCAL, FROM_S3 = "main-flow/doctor_local", "main-flow-s3/doctor_s3"
@@ -162,13 +164,14 @@ def healthy(
 
 
 def deploy(client: SyncPrefectClient) -> None:
-    for pool in (POOL, LEFT_POOL, IDLE_POOL, PAUSED_POOL):
+    for pool in (POOL, LEFT_POOL, IDLE_POOL, PAUSED_POOL, PRODUCTION_POOL):
         client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
         for name in (LOCAL, FROM_S3):
             flow, _, deployment = name.partition("/")
             monthly = DeploymentScheduleCreate(
                 schedule=CronSchedule(cron="0 6 5 * *", timezone="America/New_York"),
-                active=name == LOCAL and pool != PAUSED_POOL,
+                active=name == LOCAL and pool not in (PAUSED_POOL, PRODUCTION_POOL),
+                parameters={"train_months": 3} if pool == PRODUCTION_POOL else {},
             )
             client.create_deployment(
                 client.create_flow_from_name(flow),
@@ -770,6 +773,13 @@ def test_a_paused_schedule_is_named(healthy: Patient, client: SyncPrefectClient)
     # Of deployments that were not changed the server thinks once a minute.
     client.update_deployment(deployment.id, DeploymentUpdate(description="resumed"))
     healthy.wait_for("schedule", ok=True)
+
+
+def test_a_schedule_of_production_is_turned_on_in_its_own_file(healthy: Patient) -> None:
+    assert healthy.check("schedule", pool=PRODUCTION_POOL).fix == (
+        "sed -i.off 's/active: false/active: true/' deployment.yaml && "
+        "prefect --no-prompt deploy --prefect-file deployment.yaml --all"
+    )
 
 
 def test_a_paused_schedule_is_resumed_by_the_fix(healthy: Patient) -> None:
