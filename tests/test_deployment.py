@@ -39,7 +39,7 @@ from tests.deployments import (
 )
 from tests.faults.halted import HALTED
 from tests.months import write_month, write_months
-from tests.runs import read_logs, read_report_artifact
+from tests.runs import read_logs, read_report_artifact, read_task_runs
 from tests.servers import PROGRAMS, wait_until
 
 DEPLOYMENTS = {
@@ -173,6 +173,21 @@ def test_both_deployments_complete_with_what_they_were_given(
         assert runs[name].state_name == "Completed"
         assert runs[name].parameters == {**given, **own}
         assert not runs[name].auto_scheduled
+
+
+@pytest.mark.usefixtures("prefect_api")
+def test_runs_of_one_cab_type_take_turns(runs: dict[str, FlowRun]) -> None:
+    spans = []
+    for name, expected in (("from the disk", 9), ("from S3", 10)):
+        task_runs = read_task_runs(runs[name].id, expected).values()
+        spans.append(
+            (
+                min(each.start_time for each in task_runs if each.start_time),
+                max(each.end_time for each in task_runs if each.end_time),
+            )
+        )
+    (_, first_end), (second_start, _) = sorted(spans)
+    assert first_end <= second_start
 
 
 def test_both_deployments_give_the_same_report(
