@@ -4,14 +4,17 @@ Elsewhere both files are deployed: prefect.yaml from a checkout that stays, depl
 that is gone before its code is run.
 """
 
+import json
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -24,8 +27,18 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary
 from taxi_duration.month import Month
 from tests.buckets import SECRET, S3Server, serve_s3
 from tests.conftest import REPOSITORY
-from tests.deployments import end_well, make_checkout, make_machine, read_run, start_run, work
-from tests.months import write_months
+from tests.deployments import (
+    PATIENCE_SECONDS,
+    end_well,
+    make_checkout,
+    make_machine,
+    read_run,
+    start_run,
+    wait_for_state,
+    work,
+)
+from tests.faults.halted import HALTED
+from tests.months import write_month, write_months
 from tests.runs import read_logs, read_report_artifact
 from tests.servers import PROGRAMS, answers, find_free_port, run_server
 
@@ -37,6 +50,7 @@ RUNS = {
     "local production": "main-flow/taxi_local_data_production",
     "s3 production": "main-flow-s3/taxi_s3_data_production",
 }
+WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
 
 
 @dataclass(frozen=True)
@@ -120,13 +134,51 @@ PRIVATE = {
 }
 
 
+def name_commit(checkout: Path) -> str:
+    """What the build step of deployment.yaml calls a checkout."""
+    content = yaml.safe_load((checkout / "deployment.yaml").read_text("utf-8"))
+    (step,) = content["build"][1].values()
+    (line,) = step["script"].splitlines()
+    named = subprocess.run(
+        ["sh", "-c", line], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    return named.stdout.strip()
+
+
+def test_each_state_of_a_checkout_has_its_name(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "checkout")
+    committed = name_commit(checkout)
+    assert re.fullmatch("[0-9a-f]{40}", committed)
+    changed = []
+    for line in ("# One change.\n", "# Another.\n"):
+        (checkout / "orchestrate.py").write_text(line, "utf-8")
+        changed.append(name_commit(checkout))
+        assert changed[-1] == name_commit(checkout)
+        assert re.fullmatch(f"{committed}-dirty-[0-9a-f]{{8}}", changed[-1])
+    assert len({*changed}) == 2
+
+
 @pytest.fixture(scope="module")
 def production(elsewhere: Elsewhere, bucket: S3Server) -> str:
-    """The commit that was deployed from deployment.yaml, its checkout gone."""
+    """What deployment.yaml calls the code it deployed, its checkout gone.
+
+    A schedule was turned on in the file, and is due every half a minute.
+    """
     checkout = make_checkout(elsewhere.checkout.with_name("gone"))
     for name, content in PRIVATE.items():
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text(content, "utf-8")
+    file = checkout / "deployment.yaml"
+    written = file.read_text("utf-8")
+    turned_on = written.replace("active: false", "active: true", 1)
+    often = turned_on.replace("interval: 2419200", "interval: 30")
+    assert written != turned_on != often
+    file.write_text(often, "utf-8")
+    # What halts a run where it is told to, and does nothing to one that is not.
+    with (checkout / "orchestrate.py").open("a", encoding="utf-8") as flow_file:
+        flow_file.write((checkout / "tests/faults/halted.py").read_text("utf-8"))
+    for month in Month.of(datetime.now(UTC).date()).shift(-2).window(5):  # a month may begin now
+        write_month(elsewhere.production / "data" / month.file_name("green"), month=month)
     deployed = subprocess.run(
         [PROGRAMS / "prefect", "--no-prompt", "deploy", "--prefect-file", "deployment.yaml",
          "--all"],
@@ -140,18 +192,51 @@ def production(elsewhere: Elsewhere, bucket: S3Server) -> str:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-        cwd=checkout, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    name = name_commit(checkout)
     shutil.rmtree(checkout)
-    return described.stdout.strip()
+    return name
+
+
+@pytest.fixture(scope="module")
+def due(production: str, prefect_server: str) -> FlowRun:
+    """A run that only the schedule in deployment.yaml started; the schedule is off again."""
+    with (
+        temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: AUTH}),
+        get_client(sync_client=True) as client,
+    ):
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (begun := [run for run in client.read_flow_runs() if run.start_time]):
+            assert time.monotonic() < deadline, "its schedule started no run"
+            time.sleep(0.2)
+        deployment = client.read_deployment_by_name(RUNS["local production"])
+        (schedule,) = deployment.schedules
+        client.update_deployment_schedule(deployment.id, schedule.id, active=False)
+        return wait_for_state(begun[0].name, "Completed")
+
+
+@pytest.mark.usefixtures("client_here")
+def test_schedule_of_production_starts_its_run(due: FlowRun, elsewhere: Elsewhere) -> None:
+    assert due.auto_scheduled
+    assert due.created_by is not None
+    assert due.created_by.display_value == "every-four-weeks"
+    assert due.parameters == {
+        "cab": "green",
+        "data_dir": f"{elsewhere.production}/data",
+        "models_dir": f"{elsewhere.production}/models",
+        "train_months": 3,
+    }
+    assert due.expected_start_time is not None
+    *train, validation = Month.of(due.expected_start_time.date()).shift(-3).window(4)
+    (path,) = elsewhere.production.glob(f"models/green/{train[-1]}-*/report.json")
+    report = json.loads(path.read_text("utf-8"))
+    assert report["train"]["months"] == [str(month) for month in train]
+    assert report["validation"]["month"] == str(validation)
+    assert path.parent.name in str(read_report_artifact(due.id).data)
 
 
 def test_only_what_a_run_needs_is_pushed(
     production: str, elsewhere: Elsewhere, bucket: S3Server
 ) -> None:
-    assert re.fullmatch("[0-9a-f]{40}", production)
     code = bucket.bucket / "code"
     pushed = {str(path.relative_to(code)) for path in code.rglob("*") if path.is_file()}
     package = {f"taxi_duration/{path.name}" for path in elsewhere.checkout.glob("taxi_duration/*")}
@@ -172,7 +257,7 @@ def test_no_secret_is_in_a_deployment(production: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def runs(elsewhere: Elsewhere, production: str, prefect_server: str) -> dict[str, FlowRun]:
+def runs(elsewhere: Elsewhere, due: FlowRun, prefect_server: str) -> dict[str, FlowRun]:
     """Both deployments of both files, on the same two months."""
     deployed = elsewhere.run(PROGRAMS / "prefect", "--no-prompt", "deploy", "--all")
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
@@ -188,8 +273,7 @@ def runs(elsewhere: Elsewhere, production: str, prefect_server: str) -> dict[str
         )
         for name, deployment in RUNS.items()
     ]
-    for process in watched:
-        end_well(process)
+    end_well(*watched)
     with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: AUTH}):
         return {name: read_run(name) for name in RUNS}
 
@@ -230,12 +314,60 @@ def test_models_and_months_outlive_the_pulled_code(
         assert statuses == [("FINISHED",)]
 
 
-def test_nothing_else_is_left_on_the_other_machine(
-    runs: dict[str, FlowRun], elsewhere: Elsewhere
+@pytest.fixture(scope="module")
+def cancelled(elsewhere: Elsewhere, due: FlowRun, prefect_server: str) -> FlowRun:
+    """A production run cancelled within its MLflow run, in directories of its own."""
+    directory = elsewhere.production / "cancelled"
+    directory.mkdir()
+    variables = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}",
+        "HALT_AT": WITHIN_MLFLOW_RUN,
+        "HALT_IN": str(directory),
+    }
+    parameters: dict[str, object] = {"year": 2023, "month": 1, "models_dir": directory / "models"}
+    with temporary_settings({PREFECT_API_URL: prefect_server, PREFECT_API_AUTH_STRING: AUTH}):
+        end_well(
+            start_run(
+                RUNS["local production"], "cancelled", parameters, elsewhere.environment,
+                "--job-variable", f"env={json.dumps(variables)}",
+            )
+        )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not (directory / HALTED).exists():
+            assert time.monotonic() < deadline, read_run("cancelled").state
+            time.sleep(0.1)
+        started = read_run("cancelled")
+        assert started.state_name == "Running"
+        asked = elsewhere.run(PROGRAMS / "prefect", "flow-run", "cancel", str(started.id))
+        assert asked.returncode == 0, asked.stdout + asked.stderr
+        return wait_for_state("cancelled", "Cancelled")
+
+
+def test_cancelled_production_run_leaves_nothing_half_done(
+    cancelled: FlowRun, elsewhere: Elsewhere
 ) -> None:
-    assert [*elsewhere.worker_directory.iterdir()] == []
-    left = [path.name for path in Path(elsewhere.environment["TMPDIR"]).iterdir()]
-    assert [name for name in left if name.endswith("prefect")] == []
+    directory = elsewhere.production / "cancelled"
+    with closing(sqlite3.connect(directory / "mlflow.db")) as connection:
+        assert connection.execute("SELECT status FROM runs").fetchall() == [("KILLED",)]
+    assert [*elsewhere.production.rglob("*.partial")] == []
+    (model,) = directory.glob("models/green/*")  # saved before the MLflow run begins
+    assert {path.name for path in model.iterdir()} == {
+        "manifest.json", "model.skops", "report.json",
+    }  # fmt: skip
+
+
+def test_nothing_else_is_left_on_the_other_machine(
+    runs: dict[str, FlowRun], cancelled: FlowRun, elsewhere: Elsewhere
+) -> None:
+    def find_left() -> list[Path]:
+        temporary = Path(elsewhere.environment["TMPDIR"])
+        pulled = [*temporary.glob("*prefect"), *temporary.glob("prefect-workspace-attempt-*")]
+        return [*pulled, *elsewhere.worker_directory.iterdir()]
+
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left := find_left():  # the worker tidies up after it has said how a run ended
+        assert time.monotonic() < deadline, left
+        time.sleep(0.2)
 
 
 VARIABLES = {
