@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(900)
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 MONTHS = Month(2023, 6).window(6)
-PATIENCE_SECONDS = 240.0
+PATIENCE_SECONDS = 400.0
 AUTH = "taxi:a-long-password"
 IS_INSTALLED = """python -c '
 import sys; from importlib.metadata import version; from packaging.requirements import Requirement
@@ -252,7 +252,7 @@ def plans_runs(reader: Reader, shown: str) -> None:
         with get_client(sync_client=True) as client:
             return any(run.auto_scheduled for run in client.read_flow_runs())
 
-    wait_until(is_planned)
+    wait_until(is_planned, PATIENCE_SECONDS)
 
 
 def runs(reader: Reader) -> None:
@@ -278,7 +278,8 @@ def is_all_well(_: Reader, shown: str) -> None:
 def tells_of_the_failure(reader: Reader) -> None:
     reader.wait_for(FAILING_RUN, "Failed")
     told = reader.receiver.told
-    wait_until(lambda: any("began in August 2013" in each.content["text"] for each in told))
+    said = "began in August 2013"
+    wait_until(lambda: any(said in each.content["text"] for each in told), PATIENCE_SECONDS)
 
 
 def shows_the_table(_: Reader, shown: str) -> None:
