@@ -178,8 +178,12 @@ def smoke(tmp_path: Path) -> Smoke:
     """The run that `.ci/run` has just made, or one of the test's own."""
     made = os.environ.get(SMOKE_VARIABLE)
     if made:
+        listed = ["git", "status", "--porcelain", str(command.RESULTS)]
+        changed = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True)
+        assert changed.stdout == ""
         texts = [Path(made, name).read_text("utf-8") for name in ("report.md", "errors")]
         return Smoke(*texts, scratch=Path(made, "scratch"))
+    before = {path: path.read_bytes() for path in command.RESULTS.glob("*")}
     completed = subprocess.run(
         [sys.executable, "-m", "benchmarks", "--smoke"],
         cwd=ROOT,
@@ -189,15 +193,11 @@ def smoke(tmp_path: Path) -> Smoke:
         check=False,
     )
     assert completed.returncode == 0, completed.stderr
+    assert {path: path.read_bytes() for path in command.RESULTS.glob("*")} == before
     return Smoke(completed.stdout, completed.stderr, tmp_path)
 
 
 def test_smoke_measures_everything_and_keeps_nothing(smoke: Smoke) -> None:
-    listed = subprocess.run(
-        ["git", "status", "--porcelain", str(command.RESULTS)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert listed.stdout == ""
     report = smoke.report
     assert len(re.findall(r"^# ", report, re.MULTILINE)) == len(command.PARTS)
     assert "error" not in smoke.errors
