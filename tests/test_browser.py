@@ -48,7 +48,10 @@ def chromium() -> str:
 
 
 def open_page(browser: Browser, address: str, heading: str) -> Page:
-    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    # A page that is left open, or moves, is drawn all the while, which takes half a core.
+    for context in browser.contexts:
+        context.close()
+    page = browser.new_page(viewport={"width": 1440, "height": 1000}, reduced_motion="reduce")
     # The pages ask for fonts and news elsewhere, and wait for them.
     page.route(lambda url: not url.startswith("http://127.0.0.1:"), lambda route: route.abort())
     page.set_default_timeout(PATIENCE)
