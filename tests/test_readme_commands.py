@@ -30,8 +30,8 @@ from tests.conftest import REPOSITORY
 from tests.deployments import make_checkout, make_machine
 from tests.months import write_month
 from tests.runs import read_report_artifact
-from tests.servers import PROGRAMS, answers, find_free_port, run_server
-from tests.watched import Receiver, receive, wait_until
+from tests.servers import PROGRAMS, answers, find_free_port, run_server, wait_until
+from tests.watched import Receiver, receive
 from tests.web import Handler, Tlc, hang, serve, serve_tlc
 
 pytestmark = pytest.mark.timeout(900)
@@ -252,7 +252,7 @@ def plans_runs(reader: Reader, shown: str) -> None:
         with get_client(sync_client=True) as client:
             return any(run.auto_scheduled for run in client.read_flow_runs())
 
-    wait_until(is_planned, PATIENCE_SECONDS)
+    wait_until(is_planned, "the schedules to plan runs", PATIENCE_SECONDS)
 
 
 def runs(reader: Reader) -> None:
@@ -278,8 +278,11 @@ def is_all_well(_: Reader, shown: str) -> None:
 def tells_of_the_failure(reader: Reader) -> None:
     reader.wait_for(FAILING_RUN, "Failed")
     told = reader.receiver.told
-    said = "began in August 2013"
-    wait_until(lambda: any(said in each.content["text"] for each in told), PATIENCE_SECONDS)
+
+    def is_told() -> bool:
+        return any("began in August 2013" in each.content["text"] for each in told)
+
+    wait_until(is_told, "the webhook to be told of the failure", PATIENCE_SECONDS)
 
 
 def shows_the_table(_: Reader, shown: str) -> None:
