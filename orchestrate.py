@@ -7,7 +7,6 @@ from pathlib import Path
 from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
-from taxi_duration.disk import check_writable
 from taxi_duration.hooks import tell
 from taxi_duration.options import (
     Alpha,
@@ -24,11 +23,9 @@ from taxi_duration.options import (
     TrainMonths,
     Year,
 )
-from taxi_duration.pipeline import TrainedRun, read_flow_day, train
+from taxi_duration.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
-from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
 from taxi_duration.tlc import LocalMonths, check_months
-from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.turns import take_turn
 
 
@@ -75,11 +72,7 @@ def main_flow(
 def prepare(options: LocalOptions, today: date) -> Plan:
     """Plan the run, and refuse one whose months, directories or settings will stop it."""
     plan = make_plan(options, today)
-    read_settings(Thresholds)
-    read_settings(StabilityLimits)
-    read_settings(AlertSettings)
-    check_tracking_uri()
-    check_writable(options.models_dir, "models directory")
+    check_settings(options.models_dir)
     # The others are where a cluster's workers are.
     here = (plan.validation,) if plan.dask_address else plan.months
     check_months(plan.cab, here, options.data_dir, options.offline, today)

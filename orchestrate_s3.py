@@ -26,18 +26,14 @@ from taxi_duration.options import (
     TrainMonths,
     Year,
 )
-from taxi_duration.pipeline import TrainedRun, read_flow_day, train
+from taxi_duration.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
 from taxi_duration.s3 import BucketMonths, upload_model
 from taxi_duration.s3_block import load_bucket
 from taxi_duration.settings import (
-    AlertSettings,
-    StabilityLimits,
-    Thresholds,
     TransferSettings,
     read_settings,
 )
-from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.turns import take_turn
 
 
@@ -96,12 +92,8 @@ def main_flow_s3(
 def prepare(options: S3Options, today: date) -> Plan:
     """Plan the run, and refuse one whose directories or settings will stop it."""
     plan = make_plan(options, today)
-    read_settings(Thresholds)
-    read_settings(StabilityLimits)
-    read_settings(AlertSettings)
     read_settings(TransferSettings)
-    check_tracking_uri()
-    check_writable(options.models_dir, "models directory")
+    check_settings(options.models_dir)
     check_writable(options.data_dir, "data directory")
     return plan
 

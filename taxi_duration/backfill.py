@@ -23,7 +23,6 @@ from prefect.task_runners import TaskRunner
 from taxi_duration import dead_runs, tracking
 from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
 from taxi_duration.backfill_run import log_backfill
-from taxi_duration.disk import check_writable
 from taxi_duration.errors import TaxiDurationError, hide_credentials
 from taxi_duration.hooks import tell
 from taxi_duration.model import DurationModel
@@ -39,14 +38,22 @@ from taxi_duration.options import (
     Offline,
     TrainMonths,
 )
-from taxi_duration.pipeline import SUMS_DIRECTORY, describe_run, find_champion, read_flow_day
+from taxi_duration.pipeline import (
+    SUMS_DIRECTORY,
+    check_settings,
+    describe_run,
+    find_champion,
+    read_flow_day,
+    warn_of_drift,
+)
 from taxi_duration.plan import Plan
 from taxi_duration.plots import plot_rmse_by_month
 from taxi_duration.progress import BackfillProgress
 from taxi_duration.report import outline_report
+from taxi_duration.run_card import Remarks
 from taxi_duration.runners import count_workers, open_runner
 from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
-from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
+from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 from taxi_duration.stability import warn_of_shifts
 from taxi_duration.store import is_whole, load_model, load_report, locate_model
 from taxi_duration.tasks import (
@@ -60,7 +67,6 @@ from taxi_duration.tasks import (
 )
 from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.tracking import Champion
-from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.turns import take_turn
 from taxi_duration.walk_forward import (
     BackfillOptions,
@@ -114,11 +120,7 @@ def backfill(
 def prepare(options: BackfillOptions, today: date) -> BackfillPlan:
     """Plan a backfill, and refuse one whose months, directories or settings will stop it."""
     plan = plan_backfill(options, today)
-    read_settings(Thresholds)
-    read_settings(StabilityLimits)
-    read_settings(AlertSettings)
-    check_tracking_uri()
-    check_writable(options.models_dir, "models directory")
+    check_settings(options.models_dir)
     if options.dask_address is None:  # else the months are where the workers are
         check_months(plan.common.cab, plan.months, options.data_dir, options.offline, today)
     return plan
@@ -239,12 +241,11 @@ def _begin_champion(
 
 def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[str]) -> Step:
     report = load_report(directory)
-    warnings = warn_of_shifts(report["stability"], read_settings(StabilityLimits))
-    for warning in warnings:
-        get_run_logger().warning("%s", warning)
-    notices = [*notices, *warnings]
+    limits = read_settings(StabilityLimits)
+    remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
+    warn_of_drift(remarks)
     # Not a candidate: a backfill ends in the past.
-    log_to_mlflow(plan.cab, model, directory, report, notices, is_candidate=False)
+    log_to_mlflow(plan.cab, model, directory, report, remarks.sentences, is_candidate=False)
     baselines = report["baselines"]
     return Step(
         validation=report["validation"]["month"],
@@ -255,7 +256,7 @@ def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[st
         mean=baselines["mean"]["rmse"],
         champion=None,
         model_id=f"{directory.parent.name}/{directory.name}",
-        warnings=tuple(warnings),
+        warnings=tuple(remarks.warnings),
     )
 
 

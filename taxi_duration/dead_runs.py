@@ -28,7 +28,8 @@ from prefect.states import Cancelled, Crashed
 
 from taxi_duration.processes import describe_process, is_dead
 
-FLOWS = ["main-flow", "main-flow-s3", "backfill"]
+LOCAL_FLOW, S3_FLOW = "main-flow", "main-flow-s3"
+FLOWS = [LOCAL_FLOW, S3_FLOW, "backfill"]
 
 PROCESS = "taxi-duration.process"
 ATTEMPT = "taxi-duration.attempt"

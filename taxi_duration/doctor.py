@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from taxi_duration.contract import CABS, get_cab
+from taxi_duration.dead_runs import LOCAL_FLOW, S3_FLOW
 from taxi_duration.examination import Check, examine, render_json, render_line
 from taxi_duration.local_checks import check_disk, check_mlflow, check_versions
 from taxi_duration.options import LocalOptions, S3Options, check_key_prefix
@@ -24,7 +25,6 @@ from taxi_duration.s3_block import DEFAULT_BLOCK
 from taxi_duration.source_checks import check_block, check_bucket, check_newest_month
 
 DEFAULT_POOL = "zoompool"
-LOCAL_FLOW, S3_FLOW = "main-flow", "main-flow-s3"
 
 
 @dataclass(frozen=True)

@@ -102,18 +102,23 @@ def _time_out(seconds: float) -> CheckError:
     )
 
 
-def _split(error: Exception) -> tuple[str, str]:
-    """What was found and what to do about it.
+def split_remedy(error: TaxiDurationError) -> tuple[str, str]:
+    """What an error of ours says is wrong, and the remedy, which is its last clause.
 
-    >>> _split(TaxiDurationError("models is a file: give a directory."))
+    >>> split_remedy(TaxiDurationError("models is a file: give a directory."))
     ('models is a file', 'give a directory')
     """
+    text = str(error)
+    place = max(text.rfind(": "), text.rfind("; "))
+    return (text[:place], text[place + 2 :].rstrip(".")) if place > 0 else (text, "see above")
+
+
+def _split(error: Exception) -> tuple[str, str]:
+    """What was found and what to do about it."""
     if isinstance(error, CheckError):
         return error.found, error.fix
-    if isinstance(error, TaxiDurationError):  # their last clause is the remedy
-        text = str(error)
-        place = max(text.rfind(": "), text.rfind("; "))
-        return (text[:place], text[place + 2 :].rstrip(".")) if place > 0 else (text, "see above")
+    if isinstance(error, TaxiDurationError):
+        return split_remedy(error)
     said = next(iter(str(error).splitlines()), "")
     return f"the check itself failed ({type(error).__name__}: {said})", "report this line"
 

@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 
 from taxi_duration import dead_runs, tracking
 from taxi_duration.contract import Cab
+from taxi_duration.disk import check_writable
 from taxi_duration.errors import ModelError, SourceError, hide_credentials
 from taxi_duration.evaluation import Challenge
 from taxi_duration.month_file import check_rows_against_earlier
@@ -22,7 +23,7 @@ from taxi_duration.report import Report, build_report
 from taxi_duration.run_card import Remarks
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
-from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
+from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
 from taxi_duration.stability import compare_months, warn_of_shifts
 from taxi_duration.store import load_report
 from taxi_duration.tasks import (
@@ -40,6 +41,7 @@ from taxi_duration.tasks import (
     validate,
 )
 from taxi_duration.tracking import Champion, TrackedRun
+from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.training import Training
 
 SUMS_DIRECTORY = "sums"
@@ -110,6 +112,18 @@ def train(
         raise
     artifact_id = publish_report(report, tracked.describe(), location, remarks)
     return TrainedRun(report, directory, location, tracked, artifact_id)
+
+
+def check_settings(models_directory: Path) -> None:
+    """Refuse settings, or a models directory, that would stop any training.
+
+    Raises:
+        InputError: naming the first.
+    """
+    for kind in (Thresholds, StabilityLimits, AlertSettings):
+        read_settings(kind)
+    check_tracking_uri()
+    check_writable(models_directory, "models directory")
 
 
 def describe_run(

@@ -39,13 +39,13 @@ from prefect.settings import (
 
 from taxi_duration.cli import find_program
 from taxi_duration.examination import CheckError
+from taxi_duration.settings import LOOPBACK
 
 REQUEST_SECONDS = 5
 MISSED_HEARTBEATS = 3
 """After as many of its own intervals without a word a worker is dead, to Prefect's server too."""
 HEARTBEAT_SECONDS = 30
 """Prefect's default, for workers that do not say theirs."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def check_server() -> str:

@@ -19,8 +19,7 @@ from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTa
 
 from taxi_duration.embedded_server import lend_embedded_server
 from taxi_duration.errors import InputError, RunnerError, hide_credentials
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+from taxi_duration.settings import LOOPBACK
 
 CONNECT_SECONDS = 10
 """How long a Dask scheduler may take to answer."""

@@ -10,11 +10,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from prefect import task
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
+from prefect.tasks import Task
 
 from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.errors import DataError, RunnerError
@@ -37,6 +38,8 @@ from taxi_duration.tasks import (
     validate,
 )
 from taxi_duration.transfer import Progress
+
+Result = TypeVar("Result")
 
 AHEAD = 16
 """How many months are being reduced, or are done and wait for their turn. Enough for the workers of
@@ -78,8 +81,7 @@ def reduce_months(
     """
     begun: deque[PrefectFuture[ReducedMonth]] = deque()
     for month in months:
-        parameters = {"reducing": reducing, "month": month, "code": identify_code()}
-        begun.append(runner.submit(reduce_month, parameters))
+        begun.append(_submit(runner, reduce_month, reducing=reducing, month=month))
         if len(begun) == AHEAD:
             yield _receive_first(begun, reducing.kept)
     while begun:
@@ -181,27 +183,24 @@ def submit_validation(
     baselines: Baselines,
 ) -> PrefectFuture[Validation]:
     """Have a runner score a model on a month that `reduce_months` found."""
-    parameters = {
-        "reducing": reducing,
-        "file": file,
-        "model": model,
-        "baselines": baselines,
-        "code": identify_code(),
-    }
-    return cast("PrefectFuture[Validation]", runner.submit(validate_month, parameters))
+    return _submit(
+        runner, validate_month, reducing=reducing, file=file, model=model, baselines=baselines
+    )
 
 
 def submit_champion(
     runner: TaskRunner[Any], reducing: Reducing, file: MonthFile, champion: DurationModel
 ) -> PrefectFuture[float]:
     """Have a runner score the champion on a month that `reduce_months` found."""
-    parameters = {
-        "reducing": reducing,
-        "file": file,
-        "champion": champion,
-        "code": identify_code(),
-    }
-    return cast("PrefectFuture[float]", runner.submit(score_champion, parameters))
+    return _submit(runner, score_champion, reducing=reducing, file=file, champion=champion)
+
+
+def _submit(
+    runner: TaskRunner[Any], run: Task[..., Result], **parameters: object
+) -> PrefectFuture[Result]:
+    """Have a runner run a task, if its workers have this process's code."""
+    submitted = runner.submit(run, {**parameters, "code": identify_code()})
+    return cast("PrefectFuture[Result]", submitted)
 
 
 def receive_month(reduced: ReducedMonth, kept: Path) -> CleanMonth:

@@ -13,6 +13,9 @@ from taxi_duration.errors import InputError, hide_credentials
 TLC_HOST = "d37ci6vzurychx.cloudfront.net"
 """Where the TLC Trip Record Data page links to."""
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""What an address of this very machine has for a host."""
+
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 AtLeastZero = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

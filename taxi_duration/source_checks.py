@@ -27,10 +27,9 @@ from taxi_duration.errors import (
     DataError,
     InputError,
     SourceError,
-    TaxiDurationError,
     TransientSourceError,
 )
-from taxi_duration.examination import CheckError
+from taxi_duration.examination import CheckError, split_remedy
 from taxi_duration.month import Month, newest_published
 from taxi_duration.prefect_checks import name_server_faults
 from taxi_duration.s3 import make_key
@@ -180,17 +179,13 @@ def check_newest_month(cab: Cab, directory: Path, offline: bool) -> str:
     except InputError:
         raise
     except TransientSourceError as error:
-        raise CheckError(f"{_cut(error)}; {where}", _go_offline(cab, directory, absent)) from None
+        found, _ = split_remedy(error)
+        raise CheckError(f"{found}; {where}", _go_offline(cab, directory, absent)) from None
     except SourceError as error:
-        raise CheckError(f"{_cut(error)}; {where}", _take_earlier(cab, directory, newest)) from None
+        found, _ = split_remedy(error)
+        raise CheckError(f"{found}; {where}", _take_earlier(cab, directory, newest)) from None
     shown = "" if size is None else f" ({size / 1e6:.1f} MB)"
     return f"{cab.name} {newest} is published{shown} and {here} in {directory}"
-
-
-def _cut(error: TaxiDurationError) -> str:
-    """An error's text without its remedy, for which there is a better one."""
-    text = str(error)
-    return text[: max(text.rfind(": "), text.rfind("; "))]
 
 
 def _go_offline(cab: Cab, directory: Path, absent: list[str]) -> str:
