@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from taxi_duration.evaluation import Challenge, compare_rmse
+from taxi_duration.evaluation import compare_rmse
 from taxi_duration.funnel import find_limit
 from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
@@ -20,18 +20,17 @@ class Remarks:
     Args:
         notices: how the months got here, where that is worth attention.
         warnings: how far their trips are from each other, where that is beyond a limit.
-        challenge: the model beside the champion, if there is one.
+        promotion: what came of the gate's verdict.
     """
 
     notices: Sequence[str] = ()
     warnings: Sequence[str] = ()
-    challenge: Challenge | None = None
+    promotion: str | None = None
 
     @property
     def sentences(self) -> list[str]:
         """All of them."""
-        challenges = [str(self.challenge)] if self.challenge else []
-        return [*self.notices, *self.warnings, *challenges]
+        return [*self.notices, *self.warnings]
 
 
 NO_REMARKS = Remarks()
@@ -52,8 +51,10 @@ def render_markdown(
         ),
         ("training mean", report["baselines"]["mean"]["rmse"]),
     ]
-    if remarks.challenge:
-        contenders.insert(1, (remarks.challenge.champion, remarks.challenge.champion_rmse))
+    champion = (report["gate"] or {}).get("champion")
+    if champion:
+        seen = f", trained on {validation['month']} too" if champion["is_seen"] else ""
+        contenders.insert(1, (f"champion, version {champion['version']}{seen}", champion["rmse"]))
     rules = [
         (f"dropped: {rule}", train["dropped"][rule], validation["dropped"][rule])
         for rule in train["dropped"]
@@ -124,13 +125,11 @@ def _name_worst(rule: str, by_month: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _describe_stability(shifts: Mapping[str, Shift], remarks: Remarks) -> list[str]:
-    challenge = remarks.challenge
-    lost = [f"The {challenge}"] if challenge and challenge.is_lost else []
     *train, validation = shifts
     rows = [(f"{month} beside the window's other months", shifts[month]) for month in train]
     rows.append((f"{validation} beside the training window", shifts[validation]))
     return [
-        *_list("Beyond the limits of drift", [*remarks.warnings, *lost]),
+        *_list("Beyond the limits of drift", remarks.warnings),
         make_table(
             ("drift: population stability index", *QUANTITIES, "unseen zone pairs"),
             [
