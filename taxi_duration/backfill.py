@@ -49,6 +49,7 @@ from taxi_duration.pipeline import (
 from taxi_duration.plan import Plan
 from taxi_duration.plots import plot_rmse_by_month
 from taxi_duration.progress import BackfillProgress
+from taxi_duration.registry import Champion
 from taxi_duration.report import outline_report
 from taxi_duration.run_card import Remarks
 from taxi_duration.runners import count_workers, open_runner
@@ -66,7 +67,6 @@ from taxi_duration.tasks import (
     train_regression,
 )
 from taxi_duration.tlc import LocalMonths, check_months
-from taxi_duration.tracking import Champion
 from taxi_duration.turns import take_turn
 from taxi_duration.walk_forward import (
     BackfillOptions,

@@ -27,13 +27,20 @@ from taxi_duration.errors import ModelError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process
 from taxi_duration.report import Report, collect_metrics
-from taxi_duration.store import MODEL_FILE, REPORT_FILE
+from taxi_duration.store import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.trips import Trips
 
 TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
 """Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
 
 PACKAGE = Path(__file__).parent
+
+VERDICT, REASONS, AGAINST = "gate.verdict", "gate.reasons", "gate.against"
+"""Tags: what the gate said of a model, why not, and the model id of the champion it faced."""
+PROMOTED, NOT_PROMOTED, NOT_JUDGED = "promoted", "not promoted", "not judged"
+
+MOST_TAG = 5000
+"""Characters of a tag, which some databases enforce."""
 
 NO_TRIPS: Trips = {
     "pickup": np.empty(0, "datetime64[us]"),
@@ -53,7 +60,7 @@ def log_run(
     directory: Path,
     report: Report,
 ) -> None:
-    """Log parameters, tags, report, trials, model and metrics as a run that ends FINISHED.
+    """Log parameters, tags, files, trials, model and metrics as a run that ends FINISHED.
 
     Args:
         model_id: the identity, `<cab>/<month>-<id>`.
@@ -71,7 +78,8 @@ def log_run(
     tags = {**identity, **_collect_tags(report, directory)}
     with start_run(client, experiment_id, name, tags) as run_id:
         client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-        client.log_artifact(run_id, str(directory / REPORT_FILE))
+        for file in _list_readable(directory):
+            client.log_artifact(run_id, str(file))
         for trial in report["trials"]:
             name = f"alpha {trial['alpha']:g}"
             with start_run(client, experiment_id, name, {**identity, PARENT: run_id}) as tried:
@@ -84,7 +92,7 @@ def log_run(
         now = int(time.time() * 1000)
         metrics = [
             Metric(key, value, now, 0, model_id=logged.model_id)
-            for key, value in collect_metrics(report).items()
+            for key, value in {**collect_metrics(report), **_collect_gate(report)}.items()
         ]
         client.log_batch(run_id, metrics=metrics)
 
@@ -107,7 +115,44 @@ def start_run(
 
 def _collect_tags(report: Report, directory: Path) -> dict[str, str]:
     tags = {f"sha256.{name}": digest for name, digest in report["inputs"].items()}
-    return {**tags, "model_directory": str(directory), "git_commit": read_git_commit()}
+    tags |= {"model_directory": str(directory), "git_commit": read_git_commit()}
+    return {**tags, **collect_verdict(report)}
+
+
+def _list_readable(directory: Path) -> list[Path]:
+    """The files of a model directory that are for people: its report, and how that is shown."""
+    return sorted(
+        file
+        for file in directory.iterdir()
+        if file.name not in (MODEL_FILE, MANIFEST_FILE) and file.is_file() and not file.is_symlink()
+    )
+
+
+def collect_verdict(report: Report) -> dict[str, str]:
+    """The gate's verdict on a model as tags of its run and of its version."""
+    gate = report.get("gate")
+    if gate is None:
+        return {VERDICT: NOT_JUDGED}
+    tags = {VERDICT: PROMOTED if gate["is_promoted"] else NOT_PROMOTED}
+    if gate["reasons"]:
+        tags[REASONS] = "\n".join(gate["reasons"])[:MOST_TAG]
+    if gate["champion"]:
+        tags[AGAINST] = gate["champion"]["model_id"]
+        tags["gate.against_version"] = gate["champion"]["version"]
+    for name, figure in _collect_gate(report).items():
+        tags[name] = f"{figure:.6g}"
+    return tags
+
+
+def _collect_gate(report: Report) -> dict[str, float]:
+    """The gate's figures; improvements as shares of the champion's RMSE."""
+    gate = report.get("gate") or {}
+    champion, bootstrap = gate.get("champion"), gate.get("bootstrap")
+    figures = {"gate.champion_rmse": champion["rmse"]} if champion else {}
+    if bootstrap:
+        figures["gate.improvement"] = bootstrap["improvement"]
+        figures["gate.lowest_improvement"] = bootstrap["lowest"]
+    return {name: float(figure) for name, figure in figures.items()}
 
 
 def read_git_commit() -> str:

@@ -19,6 +19,7 @@ from taxi_duration.errors import ModelError, SourceError, hide_credentials
 from taxi_duration.evaluation import Challenge
 from taxi_duration.month_file import check_rows_against_earlier
 from taxi_duration.plan import Plan
+from taxi_duration.registry import Champion, load_champion
 from taxi_duration.report import Report, build_report
 from taxi_duration.run_card import Remarks
 from taxi_duration.runners import open_runner
@@ -40,7 +41,7 @@ from taxi_duration.tasks import (
     upload_artifacts,
     validate,
 )
-from taxi_duration.tracking import Champion, TrackedRun
+from taxi_duration.tracking import TrackedRun
 from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.training import Training
 
@@ -163,7 +164,7 @@ def describe_run(
 def find_champion(cab: Cab) -> Champion | None:
     """Load the champion to compare a model with; say so if there is one that cannot be had."""
     try:
-        return tracking.load_champion(cab)
+        return load_champion(cab)
     except (SourceError, ModelError) as error:
         get_run_logger().warning("this model is not compared with the champion: %s", error)
         return None

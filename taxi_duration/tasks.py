@@ -37,13 +37,14 @@ from taxi_duration.month_file import (
 )
 from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
+from taxi_duration.registry import Champion
 from taxi_duration.report import Report
 from taxi_duration.run_card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile
 from taxi_duration.store import save_model
 from taxi_duration.tables import Tables
-from taxi_duration.tracking import REGISTERED_MODEL, Champion, TrackedRun, log_training
+from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.training import Training, Window, fit_window, sum_window
 from taxi_duration.transfer import Progress
 

@@ -17,10 +17,11 @@ from taxi_duration.contract import CABS
 from taxi_duration.evaluation import Challenge, compare_rmse
 from taxi_duration.mlflow_store import hold_store
 from taxi_duration.pipeline import find_champion
+from taxi_duration.registry import load_champion
 from taxi_duration.settings import StabilityLimits
 from taxi_duration.stability import warn_of_shifts
 from taxi_duration.store import load_report, save_model
-from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, load_champion, log_training
+from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, log_training
 from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE
 from tests.runs import Run, read_logs, read_report_artifact, run_local
 from tests.trained import make_report, train_on
@@ -85,7 +86,9 @@ def test_without_an_alias_there_is_no_champion(store: mlflow.MlflowClient) -> No
 
 def test_the_champion_of_another_cab_type_is_none(store: mlflow.MlflowClient) -> None:
     crown(store)
+    store.set_registered_model_alias(REGISTERED_MODEL, "champion-yellow", "1")
     assert load_champion(YELLOW) is None
+    store.delete_registered_model_alias(REGISTERED_MODEL, "champion-yellow")
 
 
 def test_a_store_that_is_not_there_is_not_made(
@@ -140,13 +143,15 @@ def test_a_model_that_is_not_ours_is_refused(
         model.write_bytes(whole)
     message = str(raised.value)
     assert message.startswith("champion, version 1 of nyc-taxi-duration, cannot be loaded: ")
-    assert message.endswith("Give the alias champion to a version that this pipeline registered.")
+    assert message.endswith(
+        " Make another one champion: `python -m taxi_duration promote VERSION`."
+    )
 
 
 def test_a_version_that_another_made_is_refused(store: mlflow.MlflowClient, tmp_path: Path) -> None:
     other = store.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
     crown(store, other.version)
-    with pytest.raises(ModelError, match=r"version 2 .*: no run of this pipeline logged it. Give"):
+    with pytest.raises(ModelError, match=r"version 2 .*: no run of this pipeline logged it. Make"):
         load_champion(GREEN)
     store.delete_model_version(REGISTERED_MODEL, other.version)
 
