@@ -8,7 +8,7 @@ from taxi_duration.contract import Cab
 from taxi_duration.errors import ModelError, SourceError, hide_credentials
 from taxi_duration.features import FeatureSet
 from taxi_duration.gate import Opponent
-from taxi_duration.registry import Champion, load_champion, load_version
+from taxi_duration.registry import Champion, load_champion, load_version, settle
 from taxi_duration.report import Report
 from taxi_duration.settings import GateSettings
 from taxi_duration.store import identify_model
@@ -31,7 +31,9 @@ class Challenge:
     def opponent(self) -> Opponent | None:
         """The champion without its model."""
         champion = self.champion
-        return champion and Opponent(champion.version, champion.model_id, champion.months)
+        if champion is None:
+            return None
+        return Opponent(champion.version, champion.model_id, champion.months)
 
 
 def find_challenge(
@@ -46,6 +48,7 @@ def find_challenge(
         outline: the training's, as `outline_report` gives it.
     """
     try:
+        settle(cab)
         champion = load_champion(cab)
         if champion and _identify(outline, features, settings, champion.against) == (
             champion.model_id

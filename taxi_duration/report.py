@@ -190,11 +190,17 @@ def collect_metrics(report: Report) -> dict[str, float]:
     for each in report["slices"]:
         name = re.sub(r"\W+", "_", f"slice {each['kind']} {each['name']} rmse")
         metrics[name] = float(each["rmse"])
-    gate = report["gate"] or {}
-    if gate.get("champion"):
-        metrics["champion_rmse"] = float(gate["champion"]["rmse"])
-    for name in ("improvement", "lowest"):
-        figure = (gate.get("bootstrap") or {}).get(name)
-        if figure is not None:
-            metrics[f"gate_{name}"] = float(figure)
+    for name, figure in collect_gate_figures(report).items():
+        metrics[f"gate_{name}"] = figure
     return metrics
+
+
+def collect_gate_figures(report: Report) -> dict[str, float]:
+    """The champion's RMSE (minutes), and by what share of it a candidate's is lower, if judged."""
+    gate = report["gate"] or {"champion": None, "bootstrap": None}
+    champion, bootstrap = gate["champion"], gate["bootstrap"]
+    figures = {"champion_rmse": champion["rmse"]} if champion else {}
+    if bootstrap:
+        figures["improvement"] = bootstrap["improvement"]
+        figures["lowest_improvement"] = bootstrap["lowest"]
+    return {name: figure for name, figure in figures.items() if figure is not None}

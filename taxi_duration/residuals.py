@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.encoding import PAIRS, ZONES, Floats, encode_pair, is_metered
+from taxi_duration.encoding import PAIRS, ZONES, Codes, Floats, encode_pair, is_metered
 from taxi_duration.trips import LONGEST_MINUTES, Trips
 
 Counts = npt.NDArray[np.int64]
@@ -71,9 +71,9 @@ class Residuals:
             _count(actual_bands * BANDS + predicted_bands, (BANDS, BANDS)),
             _count(in_fan, (BANDS, BINS)),
             float(residuals.sum()),
-            np.bincount(pairs, minlength=PAIRS).astype(np.float64),
-            np.bincount(pairs, trips["distance_miles"][metered], PAIRS),
-            np.bincount(pairs, predicted[metered], PAIRS),
+            _add_up(pairs, np.ones(len(pairs))),
+            _add_up(pairs, trips["distance_miles"][metered]),
+            _add_up(pairs, predicted[metered]),
             _take_largest(_list_largest(trips, predicted, residuals)),
         )
 
@@ -137,6 +137,11 @@ def _find_bands(minutes: Floats) -> Counts:
 
 def _count(codes: Counts, shape: tuple[int, int]) -> Counts:
     return np.bincount(codes, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def _add_up(pairs: Codes, values: Floats) -> Floats:
+    # Without trips, NumPy counts in whole numbers.
+    return np.bincount(pairs, values, PAIRS).astype(np.float64)
 
 
 def _find_quantiles(counts: Counts) -> dict[str, float]:
