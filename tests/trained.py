@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+from taxi_duration.disk import hash_file
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import get_feature_set
+from taxi_duration.funnel import RowFunnel
+from taxi_duration.model import score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import reduce_month
 from taxi_duration.report import Report, build_report
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS
+from taxi_duration.store import save_model
 from taxi_duration.training import Training, fit_window, sum_window
 from taxi_duration.trips import clean_trips
-from tests.months import FEBRUARY
+from tests.months import FEBRUARY, JANUARY
 
 
 def train_on(path: Path, features: str) -> Training:
@@ -39,3 +43,25 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
         drift={},
         stability={"2025-02": dict.fromkeys((*QUANTITIES, UNSEEN_PAIRS), 0.0)},
     )
+
+
+def save_sample_training(models_directory: Path, features: str, alpha: float | None = None) -> Path:
+    """Train on the sample's January, validate on its February, and save what a run would.
+
+    What in the report is not made up is all that a training can be reproduced by.
+    """
+    feature_set = get_feature_set(features)
+    january = reduce_month(JANUARY, feature_set)
+    training = fit_window(sum_window(feature_set, [lambda: january.tables]), alpha)
+    scores = score_predictors({"model": training.model.predict_clean}, FEBRUARY)
+    errors = scores.errors["model"]
+    report = make_report(training)
+    report["alphas"] = list(feature_set.alphas) if alpha is None else [alpha]
+    report["inputs"] = {path.name: hash_file(path) for path in (JANUARY, FEBRUARY)}
+    report["train"] |= {"rmse": training.rmse, **_count_rows(january.funnel)}
+    report["validation"] |= {"rmse": errors.rmse, "mae": errors.mae, **_count_rows(scores.funnel)}
+    return save_model(models_directory, training.model, report)
+
+
+def _count_rows(funnel: RowFunnel) -> dict[str, int]:
+    return {"rows_read": funnel.rows_read, "rows_kept": funnel.rows_kept}
