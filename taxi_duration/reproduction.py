@@ -118,7 +118,7 @@ def verify_inputs(recipe: Recipe, data_directory: Path, *, offline: bool) -> lis
     for month, (name, sha256) in recipe.inputs.items():
         path = data_directory / name
         if path.is_file():
-            file = MonthFile(month, path, hash_file(path), was_there=True)
+            file = MonthFile(month, path, _hash_present(path), was_there=True)
         elif name.startswith(SYNTHETIC_PREFIX):
             raise DataError(
                 f"{path} is missing, and nobody publishes it: name the directory that holds the "
@@ -126,6 +126,11 @@ def verify_inputs(recipe: Recipe, data_directory: Path, *, offline: bool) -> lis
             )
         else:
             file = fetch(month)
+            if file.path.name != name:  # the sample's, which does for a month that nothing names
+                raise DataError(
+                    f"{path} is missing, and {file.path.name}, which is there, is no substitute: "
+                    "place it there, or name another directory with --data-dir."
+                )
         if file.sha256 != sha256:
             wrong.append(f"{file.path} has sha256 {file.sha256}, recorded is {sha256}")
         files.append(file)
@@ -136,6 +141,15 @@ def verify_inputs(recipe: Recipe, data_directory: Path, *, offline: bool) -> lis
             "this one."
         )
     return files
+
+
+def _hash_present(path: Path) -> str:
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror or error}): put a good copy there."
+        ) from error
 
 
 def retrain(recorded: Recorded, recipe: Recipe, files: Sequence[MonthFile]) -> Retrained:

@@ -1,5 +1,8 @@
 """Training as the flows do it, without a flow."""
 
+from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
 from taxi_duration.disk import hash_file
@@ -45,22 +48,43 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
     )
 
 
-def save_sample_training(models_directory: Path, features: str, alpha: float | None = None) -> Path:
-    """Train on the sample's January, validate on its February, and save what a run would.
+def save_sample_training(
+    models_directory: Path,
+    features: str,
+    alpha: float | None = None,
+    paths: Sequence[Path] = (JANUARY, FEBRUARY),
+) -> Path:
+    """Train on months of the sample, validate on the last, and save what a run would.
 
     What in the report is not made up is all that a training can be reproduced by.
     """
+    *train, validation = paths
     feature_set = get_feature_set(features)
-    january = reduce_month(JANUARY, feature_set)
-    training = fit_window(sum_window(feature_set, [lambda: january.tables]), alpha)
-    scores = score_predictors({"model": training.model.predict_clean}, FEBRUARY)
+    months = [reduce_month(path, feature_set) for path in train]
+    window = sum_window(feature_set, [partial(attrgetter("tables"), month) for month in months])
+    training = fit_window(window, alpha)
+    scores = score_predictors({"model": training.model.predict_clean}, validation)
     errors = scores.errors["model"]
+    first, *others = [month.funnel for month in months]
     report = make_report(training)
     report["alphas"] = list(feature_set.alphas) if alpha is None else [alpha]
-    report["inputs"] = {path.name: hash_file(path) for path in (JANUARY, FEBRUARY)}
-    report["train"] |= {"rmse": training.rmse, **_count_rows(january.funnel)}
-    report["validation"] |= {"rmse": errors.rmse, "mae": errors.mae, **_count_rows(scores.funnel)}
+    report["inputs"] = {path.name: hash_file(path) for path in paths}
+    report["train"] |= {
+        "months": [_read_month(path) for path in train],
+        "rmse": training.rmse,
+        **_count_rows(sum(others, first)),
+    }
+    report["validation"] |= {
+        "month": _read_month(validation),
+        "rmse": errors.rmse,
+        "mae": errors.mae,
+        **_count_rows(scores.funnel),
+    }
     return save_model(models_directory, training.model, report)
+
+
+def _read_month(path: Path) -> str:
+    return path.stem.rpartition("_")[2]
 
 
 def _count_rows(funnel: RowFunnel) -> dict[str, int]:
