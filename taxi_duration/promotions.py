@@ -62,10 +62,10 @@ class Event:
         version 3 is champion now, in place of version 2.
         """
         if self.version is None:
-            return f"there is no champion now, in place of version {self.previous}."
+            return f"there is no champion now; version {self.previous} was it."
         again = "again" if self.kind == ROLLBACK else "now"
-        before = f"in place of version {self.previous}" if self.previous else "where there was none"
-        return f"version {self.version} is champion {again}, {before}."
+        before = f", in place of version {self.previous}" if self.previous else "; there was none"
+        return f"version {self.version} is champion {again}{before}."
 
 
 @dataclass(frozen=True)

@@ -160,8 +160,8 @@ def rollback(cab: Cab, from_version: str | None = None) -> Promotion:
             if previous is None:
                 before = f" before version {champion}" if champion else ""
                 raise InputError(
-                    f"{cab.name} had no champion{before}{past}: there is nothing to roll back to; "
-                    f"{name_command('history', cab)} lists the versions that can be promoted."
+                    f"{cab.name} has had no champion{before}{past}: there is nothing to roll "
+                    f"back to; {name_command('history', cab)} lists what can be promoted."
                 )
             load_or_name(ledger.client, uri, cab, ledger.versions[previous])
             done = ledger.record(ROLLBACK, previous, f"Rolled back by hand{past}.")

@@ -232,7 +232,7 @@ def _render_history(history: History) -> str:
         parts += ["changes of champion", draw_table(table, changes)]
     if not history.champion:
         parts.append("no version is champion now")
-    return "\n" + "\n".join(parts) + "\n"
+    return "\n" + "\n".join(parts).rstrip() + "\n"
 
 
 def _show_time(text: str) -> str:
