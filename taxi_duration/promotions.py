@@ -152,6 +152,11 @@ def find_champion(events: Sequence[Event]) -> str | None:
     return stack[-1] if stack else None
 
 
+def find_latest(events: Sequence[Event]) -> Event:
+    """The event that made the champion what it is."""
+    return [event for event in events if event.state in (DONE, SEEN)][-1]
+
+
 def find_previous(stack: Sequence[str | None], existing: Container[str]) -> str | None:
     """The version that a rollback goes back to; None if no earlier champion still exists."""
     for version in reversed(stack[:-1]):

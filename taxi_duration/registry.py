@@ -31,6 +31,7 @@ from taxi_duration.promotions import (
     GATE,
     PROMOTE,
     ROLLBACK,
+    find_latest,
     find_previous,
     list_passed,
 )
@@ -85,7 +86,7 @@ def promote_candidate(
         # One that is not of this pipeline has no id, and no candidate was judged against it.
         held = ledger.identify(ledger.champion) or ledger.champion
         if held == model_id:
-            return Promotion(is_champion=True, sentence=str(ledger.events[-1]))
+            return Promotion(is_champion=True, sentence=str(find_latest(ledger.events)))
         if version not in ledger.versions:
             return Promotion(
                 is_champion=False,

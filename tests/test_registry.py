@@ -302,6 +302,7 @@ def test_what_was_begun_is_given_up_if_another_was_set_since(
     registry.delete_model_version(REGISTERED_MODEL, "2")
     settle(GREEN)
     assert tell_events()[3:] == [("promote", "2", "3", "dropped")]
+    assert let_gate("3", None) == "version 3 is champion now, in place of version 1."
     assert read_aliases(registry)["champion"] == "3"
 
 
