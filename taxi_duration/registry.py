@@ -144,7 +144,7 @@ def rollback(cab: Cab, from_version: str | None = None) -> Promotion:
         ModelError: the previous one cannot be loaded.
         TransientSourceError, SourceError: the store fails.
     """
-    number = from_version and read_number(from_version)
+    number = None if from_version is None else read_number(from_version)
     with _hold(cab) as (uri, ledger):
         stack = ledger.stack
         done = ledger.settle()

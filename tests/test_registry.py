@@ -245,8 +245,9 @@ def test_rollback_from_a_version_rolls_back_once(registry: mlflow.MlflowClient) 
     assert (again.is_champion, str(again)) == (
         False, "version 2 is champion, not version 3: nothing was rolled back.",
     )  # fmt: skip
-    with pytest.raises(InputError, match="version 'latest' is no version"):
-        rollback(GREEN, "latest")
+    for wrong in ("latest", ""):
+        with pytest.raises(InputError, match=f"version '{wrong}' is no version"):
+            rollback(GREEN, wrong)
     registry.delete_registered_model_alias(REGISTERED_MODEL, "champion")
     assert str(rollback(GREEN, "2")) == (
         "there is no champion, not version 2: nothing was rolled back."
