@@ -62,10 +62,10 @@ class Event:
         version 3 is champion now, in place of version 2.
         """
         if self.version is None:
-            return f"there is no champion now, in place of version {self.previous}."
+            return f"there is no champion now; version {self.previous} was it."
         again = "again" if self.kind == ROLLBACK else "now"
-        before = f"in place of version {self.previous}" if self.previous else "where there was none"
-        return f"version {self.version} is champion {again}, {before}."
+        before = f", in place of version {self.previous}" if self.previous else "; there was none"
+        return f"version {self.version} is champion {again}{before}."
 
 
 @dataclass(frozen=True)
@@ -150,6 +150,11 @@ def find_champion(events: Sequence[Event]) -> str | None:
     """The champion that a log ends with."""
     stack = replay(events)
     return stack[-1] if stack else None
+
+
+def find_latest(events: Sequence[Event]) -> Event:
+    """The event that made the champion what it is."""
+    return [event for event in events if event.state in (DONE, SEEN)][-1]
 
 
 def find_previous(stack: Sequence[str | None], existing: Container[str]) -> str | None:

@@ -31,6 +31,7 @@ from taxi_duration.promotions import (
     GATE,
     PROMOTE,
     ROLLBACK,
+    find_latest,
     find_previous,
     list_passed,
 )
@@ -85,7 +86,7 @@ def promote_candidate(
         # One that is not of this pipeline has no id, and no candidate was judged against it.
         held = ledger.identify(ledger.champion) or ledger.champion
         if held == model_id:
-            return Promotion(is_champion=True, sentence=str(ledger.events[-1]))
+            return Promotion(is_champion=True, sentence=str(find_latest(ledger.events)))
         if version not in ledger.versions:
             return Promotion(
                 is_champion=False,
@@ -143,7 +144,7 @@ def rollback(cab: Cab, from_version: str | None = None) -> Promotion:
         ModelError: the previous one cannot be loaded.
         TransientSourceError, SourceError: the store fails.
     """
-    number = from_version and read_number(from_version)
+    number = None if from_version is None else read_number(from_version)
     with _hold(cab) as (uri, ledger):
         stack = ledger.stack
         done = ledger.settle()
@@ -160,8 +161,8 @@ def rollback(cab: Cab, from_version: str | None = None) -> Promotion:
             if previous is None:
                 before = f" before version {champion}" if champion else ""
                 raise InputError(
-                    f"{cab.name} had no champion{before}{past}: there is nothing to roll back to; "
-                    f"{name_command('history', cab)} lists the versions that can be promoted."
+                    f"{cab.name} has had no champion{before}{past}: there is nothing to roll "
+                    f"back to; {name_command('history', cab)} lists what can be promoted."
                 )
             load_or_name(ledger.client, uri, cab, ledger.versions[previous])
             done = ledger.record(ROLLBACK, previous, f"Rolled back by hand{past}.")

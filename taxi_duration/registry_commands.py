@@ -11,7 +11,7 @@ from taxi_duration.champions import name_command
 from taxi_duration.cli import describe_mlflow_page, find_program
 from taxi_duration.contract import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
-from taxi_duration.promotions import BEGUN, DONE, DROPPED, SEEN, Event, Period
+from taxi_duration.promotions import BEGUN, DROPPED, SEEN, Event, Period, find_latest
 from taxi_duration.registry import History, Version, promote, read_history, rollback
 from taxi_duration.terminal import draw_table
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, name_alias
@@ -143,7 +143,7 @@ def _list_facts(version: Version) -> dict[str, Any]:
 
 
 def _describe_champion(champion: Version, history: History, cab: Cab) -> dict[str, Any]:
-    since = _find_since(history)
+    since = find_latest(history.events)
     return {
         "cab": cab.name,
         **_list_facts(champion),
@@ -155,17 +155,12 @@ def _describe_champion(champion: Version, history: History, cab: Cab) -> dict[st
     }
 
 
-def _find_since(history: History) -> Event:
-    """The event that made the champion what it is."""
-    return [event for event in history.events if event.state in (DONE, SEEN)][-1]
-
-
 def _name_model(cab: Cab) -> str:
     return f"models:/{REGISTERED_MODEL}@{name_alias(CHAMPION, cab)}"
 
 
 def _render_champion(champion: Version, history: History, cab: Cab) -> str:
-    since = _find_since(history)
+    since = find_latest(history.events)
     of = "" if cab.name == DEFAULT_CAB else f" --cab {cab.name}"
     rmse = "" if champion.rmse is None else f", RMSE {champion.rmse:.6f} minutes"
     if champion.page:
@@ -232,7 +227,7 @@ def _render_history(history: History) -> str:
         parts += ["changes of champion", draw_table(table, changes)]
     if not history.champion:
         parts.append("no version is champion now")
-    return "\n" + "\n".join(parts) + "\n"
+    return "\n" + "\n".join(parts).rstrip() + "\n"
 
 
 def _show_time(text: str) -> str:

@@ -35,6 +35,7 @@ os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"  # a test says which
 os.environ["TAXI_DURATION_TLC_URL"] = "https://127.0.0.1:9/a-test-must-not-reach-the-tlc"
 os.environ["TAXI_DURATION_TLC_HOSTS"] = "127.0.0.1"
 
+from mlflow import MlflowClient  # noqa: E402
 from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
@@ -43,6 +44,7 @@ from taxi_duration.month_file import MonthFile  # noqa: E402
 from tests.buckets import S3Server, serve_s3  # noqa: E402
 from tests.faults.downloads import FILE, locate  # noqa: E402
 from tests.months import write_month  # noqa: E402
+from tests.registered import Registered, register_versions, use_store  # noqa: E402
 from tests.runs import Run, run_local  # noqa: E402
 from tests.servers import (  # noqa: E402
     PROGRAMS,
@@ -179,6 +181,19 @@ def fetched(tlc: Tlc, month: bytes, data: Path) -> MonthFile:
     tlc.requests.clear()
     tlc.headers.clear()
     return file
+
+
+@pytest.fixture(scope="session")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Registered:
+    """An MLflow store with registered versions; it is copied, never written."""
+    return register_versions(tmp_path_factory.mktemp("registered"))
+
+
+@pytest.fixture
+def registry(registered: Registered, tmp_path: Path) -> Iterator[MlflowClient]:
+    """A copy of it, which this process uses."""
+    with use_store(Path(shutil.copy(registered.database, tmp_path))) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import quote, quote_plus
@@ -19,6 +19,7 @@ from taxi_duration.month import Month
 from tests.buckets import SECRET, S3Server
 from tests.conftest import REPOSITORY
 from tests.months import SAMPLE
+from tests.runs import call_taxi_duration
 from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
 from tests.web import answer_status, serve_tlc
 
@@ -32,6 +33,11 @@ SECRETS = {
     "of a mirror that refuses": REFUSING_MIRROR,
 }
 ARGUMENTS = ("--year", "2025", "--month", "1", "--features", "course")
+REGISTRY = (
+    ("promote", "1"), ("history",), ("history", "--json"), ("show", "champion"),
+    ("rollback", "--from", "2"),
+)  # fmt: skip
+"""Commands on the store that the run logged to."""
 MONTHS = (Month(2025, 1).file_name("green"), Month(2025, 2).file_name("green"))
 
 
@@ -131,6 +137,15 @@ def kept(
             text=True,
             check=False,
         )
+        with (
+            pytest.MonkeyPatch.context() as patched,
+            (kept / "registry").open("w") as told,
+            redirect_stdout(told),
+        ):
+            patched.setenv("MLFLOW_TRACKING_URI", good["MLFLOW_TRACKING_URI"])
+            codes = [call_taxi_duration(*command) for command in REGISTRY]
+    assert codes == [0] * len(REGISTRY)
+    assert "version 1 is champion" in (kept / "registry").read_text()
     (kept / "printed").write_text(ran.stderr)
     printed = {name: (kept / name / "printed").read_text() for name in jobs}
     assert json.loads(ran.stdout) == {"denied": 1, "refused": 1, "good": 0}, (ran.stderr, printed)
