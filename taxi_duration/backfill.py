@@ -50,7 +50,7 @@ from taxi_duration.pipeline import (
 from taxi_duration.plan import Plan
 from taxi_duration.plots import plot_rmse_by_month
 from taxi_duration.progress import BackfillProgress
-from taxi_duration.registry import Champion, load_champion
+from taxi_duration.registry import Champion, load_champion, settle
 from taxi_duration.run_card import Remarks
 from taxi_duration.runners import count_workers, open_runner
 from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
@@ -216,6 +216,7 @@ def _begin(
 def find_champion(cab: Cab) -> Champion | None:
     """Load the champion to compare models with; say so if there is one that cannot be had."""
     try:
+        settle(cab)
         return load_champion(cab)
     except (SourceError, ModelError) as error:
         get_run_logger().warning("models are not compared with the champion: %s", error)

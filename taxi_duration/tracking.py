@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,6 @@ from taxi_duration.mlflow_store import (
 # The lines above set what mlflow reads when it is imported.
 import mlflow
 from mlflow.entities import Run
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from taxi_duration.contract import DEFAULT_CAB, Cab
@@ -204,25 +203,11 @@ def _keep_one(
     for run in runs:
         if run.data.tags.get(PARENT, run.info.run_id) not in spared:
             _delete_run(client, run)
-    verdict = collect_verdict(report)
     number = versions.get(kept.info.run_id)
     if number is None:
-        return kept, _register(client, kept, {MODEL_ID: model_id, **verdict})
-    if report.get("gate"):
-        (version,) = (each for each in found if int(each.version) == number)
-        _tag_anew(client, kept, version, verdict)
+        tags = {MODEL_ID: model_id, **collect_verdict(report)}
+        return kept, _register(client, kept, tags)
     return kept, str(number)
-
-
-def _tag_anew(
-    client: mlflow.MlflowClient, run: Run, version: ModelVersion, verdict: Mapping[str, str]
-) -> None:
-    """Give a run and its version a verdict that they lack, such as those of a backfill."""
-    for key, value in verdict.items():
-        if run.data.tags.get(key) != value:
-            client.set_tag(run.info.run_id, key, value)
-        if version.tags.get(key) != value:
-            client.set_model_version_tag(REGISTERED_MODEL, version.version, key, value)
 
 
 def _delete_run(client: mlflow.MlflowClient, run: Run) -> None:

@@ -35,7 +35,7 @@ GATE: dict[str, Any] = {
         "version": "1", "model_id": IDS["1"], "months": ["2023-01"], "is_seen": False,
         "rmse": 5.5, "mae": 4.0,
     },
-    "bootstrap": {"improvement": 0.0125, "lowest": -0.25, "resamples": 999, "groups": 16},
+    "bootstrap": {"improvement": 0.0125, "lowest": -0.25, "resamples": 999, "blocks": 16},
     "settings": {},
 }  # fmt: skip
 """Of a report: the verdict on version 2."""
