@@ -13,6 +13,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from taxi_duration import dead_runs, tracking
+from taxi_duration.card import Remarks
 from taxi_duration.contract import Cab
 from taxi_duration.disk import check_writable
 from taxi_duration.errors import ModelError, SourceError, hide_credentials
@@ -20,7 +21,6 @@ from taxi_duration.evaluation import Challenge
 from taxi_duration.month_file import check_rows_against_earlier
 from taxi_duration.plan import Plan
 from taxi_duration.report import Report, build_report
-from taxi_duration.run_card import Remarks
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
 from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings

@@ -13,6 +13,7 @@ from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS
 from taxi_duration.training import Training, fit_window, sum_window
 from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY
+from tests.reports import add_parts
 
 
 def train_on(path: Path, features: str) -> Training:
@@ -25,7 +26,7 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
     """A report of made-up errors, as if it had been trained on a file with that sha256."""
     _, funnel = clean_trips(read_trips(FEBRUARY), Month(2025, 2))
     errors = Evaluation(rmse=5.5, mae=4.0, rows=funnel.rows_kept)
-    return build_report(
+    report = build_report(
         cab="green",
         training=training,
         alphas=(1.0, 3.0, 10.0),
@@ -39,3 +40,4 @@ def make_report(training: Training, sha256: str = "ab") -> Report:
         drift={},
         stability={"2025-02": dict.fromkeys((*QUANTITIES, UNSEEN_PAIRS), 0.0)},
     )
+    return add_parts(report)
