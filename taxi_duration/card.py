@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from taxi_duration.card_origin import (
     describe_columns,
     describe_contract,
     describe_origin,
     describe_stability,
-    describe_trips,
+    tabulate_trips,
 )
 from taxi_duration.card_page import fill_page, make_figure, render_text
 from taxi_duration.card_parts import (
@@ -60,12 +61,14 @@ def list_parts(report: Report, remarks: Remarks = NO_REMARKS) -> list[Part]:
     """The whole card, in the order a reader wants it: strings are markdown."""
     return [
         *describe_result(report, remarks.promotion),
+        "## Where it errs",
         *describe_slices(report),
         *describe_residuals(report),
         *describe_largest_errors(report["largest_errors"]),
         *describe_coefficients(report["coefficients"]),
         *describe_past(report),
-        *describe_trips(report),
+        "## Trips",
+        tabulate_trips(report),
         *describe_contract(report),
         *describe_stability(report["stability"], remarks.warnings),
         *describe_columns(report["drift"]),
@@ -110,18 +113,20 @@ def outline(report: Report) -> str:
     """The card in a few lines of plain text: errors, contenders, the verdict, the worst slices."""
     validation = report["validation"]
     _, *others = list_contenders(report)
-    worst = {
-        part["kind"]: f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
-        for part in sorted(report["slices"], key=lambda part: float(part["rmse"]))
-    }
-    first, *more = explain_verdict(report)
+    worst = [
+        max(parts, key=lambda part: float(part["rmse"]))
+        for _, parts in groupby(report["slices"], lambda part: str(part["kind"]))
+    ]
     lines = {
         "validation RMSE": [
             f"{validation['rmse']:.6f} minutes over {validation['rows_kept']:,} trips"
         ],
         "to compare": [", ".join(f"{each.rmse:.4f} {each.name}" for each in others)],
-        "verdict": [f"{name_verdict(report)}. {first}", *more],
-        "worst slices": list(worst.values()),
+        "verdict": [name_verdict(report), *explain_verdict(report)],
+        "worst slices": [
+            f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
+            for part in worst
+        ],
     }
     return "\n".join(
         f"  {'' if place else name:{WIDTH}}{text}"

@@ -22,7 +22,7 @@ def name_months(months: Sequence[str]) -> str:
     return f"{months[0]} to {months[-1]}" if len(months) > 2 else ", ".join(months)
 
 
-def describe_trips(report: Report) -> list[str]:
+def tabulate_trips(report: Report) -> str:
     """What became of the rows of training and validation."""
     train, validation = report["train"], report["validation"]
     rules = [
@@ -37,16 +37,10 @@ def describe_trips(report: Report) -> list[str]:
         *rules,
         ("**kept**", train["rows_kept"], validation["rows_kept"]),
     ]
-    return [
-        "## Trips",
-        make_table(
-            ("trips", *_name_parts(report)),
-            [
-                (name, f"{of_train:,}", f"{of_validation:,}")
-                for name, of_train, of_validation in rows
-            ],
-        ),
-    ]
+    return make_table(
+        ("trips", *_name_parts(report)),
+        [(name, *(f"{count:,}" for count in counts)) for name, *counts in rows],
+    )
 
 
 def _name_parts(report: Report) -> tuple[str, str]:

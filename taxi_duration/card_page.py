@@ -82,6 +82,7 @@ figcaption b { color: var(--ink); }
   .scroll, figure { display: block; width: auto; margin-right: 0; }
   table { min-width: 100%; font-size: .85rem; }
   th, td { padding-left: 1rem; }
+  th:first-child { position: sticky; left: 0; background: var(--paper); }
 }
 @media print {
   :root {

@@ -78,7 +78,6 @@ def describe_slices(report: Report) -> list[str]:
             f"{show_per_cent(settings['most_slice_worsening'])} worse than under the champion."
         )
     return [
-        "## Where it errs",
         said,
         *(
             make_table((kind, *header), [_describe_slice(each, settings) for each in slices])
@@ -194,11 +193,11 @@ def describe_past(report: Report) -> list[Part]:
         "## Earlier months",
         Plot(
             "past",
-            "RMSE on the validation months of the models that were registered before this one, "
-            "and its own.",
+            "RMSE in minutes on the validation months of models that were registered before this "
+            "one, and its own.",
         ),
         make_table(
-            ("validated on", "version", "model", "RMSE, minutes"),
+            ("validated on", "version", "model", "RMSE"),
             [
                 (each["month"], each["version"], f"`{each['model_id']}`", f"{each['rmse']:.4f}")
                 for each in [*past, ours]

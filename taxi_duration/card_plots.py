@@ -79,9 +79,9 @@ def _adopt(svg: str, name: str) -> str:
     element = svg[svg.index("<svg") :]
     _, _, content = element.partition(">")
     content = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", content, flags=re.DOTALL)
-    used = {*re.findall(r'(?:href="|url\()#([\w-]+)', content)}
+    used = {*re.findall(r'(?:href="|url\()#([^")]+)', content)}
     content = re.sub(
-        r' id="([\w-]+)"',
+        r' id="([^"]+)"',
         lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "",
         content,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from taxi_duration.card_origin import describe_trips, name_months, tabulate_files
+from taxi_duration.card_origin import name_months, tabulate_files, tabulate_trips
 from taxi_duration.card_parts import describe_slices, tabulate_contenders
 from taxi_duration.commands import list_commands
 from taxi_duration.report import Report
@@ -79,7 +79,7 @@ def _list_sections(report: Report) -> list[str]:
         f"{train['rows_kept']:,} of {train['rows_read']:,} trips of {months}; files are named with "
         "their sha256.",
         tabulate_files(report["inputs"]),
-        *describe_trips(report),
+        tabulate_trips(report),
         "## Training",
         f"Least squares with an L2 penalty of {report['alpha']:g} trips on the coefficients, "
         "solved exactly from sums over the trips; the intercept is free. Training RMSE "

@@ -3,14 +3,15 @@ from dataclasses import replace
 
 import pytest
 
-from taxi_duration.evaluation import Challenge, Evaluation
+from taxi_duration.card import Remarks, render_markdown
+from taxi_duration.evaluation import Evaluation
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.report import Report, build_report, collect_metrics
-from taxi_duration.run_card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from taxi_duration.training import Trial
 from tests.months import JANUARY
+from tests.reports import CHAMPION, add_parts, judge
 from tests.trained import train_on
 
 TRIALS = (Trial(0.0, 5.25), Trial(2.0, 5.5))
@@ -18,7 +19,7 @@ TRIALS = (Trial(0.0, 5.25), Trial(2.0, 5.5))
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    return build_report(
+    built = build_report(
         cab="green",
         training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
         alphas=(0.0, 2.0),
@@ -60,6 +61,7 @@ def report() -> Report:
             "2023-02": {"distance": 0.01, "hour": 0.02, "duration": 0.03, "unseen_pairs": 0.04},
         },
     )
+    return add_parts(built)
 
 
 def test_the_report_has_the_promised_shape(report: Report) -> None:
@@ -157,55 +159,25 @@ def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
         assert len(set(rows)) <= 1
 
 
-def make_challenge(rmse: float, *, is_seen: bool = False) -> Challenge:
-    """Of a model of that RMSE, where the champion has one of 5 minutes."""
-    return Challenge("7", "2023-02", 5.0, rmse, is_seen, most_over=0.05)
-
-
 def test_the_champion_is_among_those_the_model_is_compared_with(report: Report) -> None:
-    lines = render_markdown(report, "x", "y", Remarks(challenge=make_challenge(6.0))).splitlines()
-    assert "| champion, version 7 | 5.0000 | 20.0% higher |" in lines
-    assert "champion" not in render_markdown(report, "x", "y")
+    lines = render_markdown(judge(report), "x", "y").splitlines()
+    assert "| champion, version 1 | 5.7500 | 4.3% higher |" in lines
+    seen = judge(report, champion={**CHAMPION, "is_seen": True})
+    assert "| champion, version 1, trained on 2023-02 too | 5.7500 |" in render_markdown(
+        seen, "x", "y"
+    )
+    assert "champion, version" not in render_markdown(report, "x", "y")
 
 
 def test_what_is_beyond_a_limit_is_said_before_the_figures(report: Report) -> None:
-    remarks = Remarks(("a notice",), ("a shift", "another"), make_challenge(6.0))
+    remarks = Remarks(("a notice",), ("a shift", "another"), "It is the champion now.")
     said = render_markdown(report, "x", "y", remarks)
-    listed = f"- a shift\n- another\n- The {remarks.challenge}\n\n| drift:"
-    assert f"Beyond the limits of drift:\n\n{listed}" in said
+    assert "Beyond the limits of drift:\n\n- a shift\n- another\n\n| drift:" in said
     assert "about this run's months:\n\n- a notice\n\n" in said
-    assert remarks.sentences == ["a notice", "a shift", "another", str(remarks.challenge)]
-    within = Remarks(challenge=make_challenge(5.25))
-    assert "Beyond the limits" not in render_markdown(report, "x", "y", within)
-
-
-def test_a_model_loses_to_the_champion_by_more_than_the_limit() -> None:
-    assert [make_challenge(rmse).is_lost for rmse in (4.0, 5.0, 5.25, 5.26)] == [
-        False, False, False, True,
-    ]  # fmt: skip
-    assert str(make_challenge(6.0)) == (
-        "champion, version 7: RMSE 5.0000 minutes on 2023-02; this model's is 6.0000, 20.0% "
-        "higher; TAXI_DURATION_STABILITY_MOST_OVER_CHAMPION allows 5%. Keep the champion, and find "
-        "out what differs: the features, the months trained on, or the trips."
-    )
-    assert str(make_challenge(4.5)) == (
-        "champion, version 7: RMSE 5.0000 minutes on 2023-02; this model's is 4.5000, 10.0% lower."
-    )
-
-
-def test_a_champion_that_has_seen_the_month_does_not_win() -> None:
-    challenge = make_challenge(6.0, is_seen=True)
-    assert not challenge.is_lost
-    assert str(challenge) == (
-        "champion, version 7, trained on 2023-02 too: RMSE 5.0000 minutes on 2023-02; this model's "
-        "is 6.0000, 20.0% higher."
-    )
-
-
-def test_a_champion_without_any_error_is_compared_with() -> None:
-    challenge = replace(make_challenge(1.0), champion_rmse=0.0)
-    assert challenge.is_lost
-    assert "this model's is 1.0000;" in str(challenge)
+    assert "champion.\n\nIt is the champion now.\n\n| on 2023-02 |" in said
+    assert remarks.sentences == ["a notice", "a shift", "another", "It is the champion now."]
+    assert "Beyond the limits" not in render_markdown(report, "x", "y", Remarks(("a notice",)))
+    assert Remarks(("a notice",)).sentences == ["a notice"]
 
 
 def test_drift_is_shown_only_where_there_is_some(report: Report) -> None:

@@ -39,7 +39,7 @@ MODEL = "2023-01-0123456789ab"
 FOLDER = f"models/green/{MODEL}"
 POINTER = "models/green/latest.json"
 MANIFEST = f"{FOLDER}/manifest.json"
-UPLOADED = [f"{FOLDER}/model.skops", f"{FOLDER}/report.json", MANIFEST, POINTER]
+UPLOADED = [*(f"{FOLDER}/{name}" for name in FILES), MANIFEST, POINTER]
 
 
 def make_bucket(endpoint: str, secret: str = SECRET, attempts: int = 1) -> S3Bucket:
