@@ -24,7 +24,8 @@ from taxi_duration import dead_runs, tracking
 from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
 from taxi_duration.backfill_run import log_backfill
 from taxi_duration.card import Remarks
-from taxi_duration.errors import TaxiDurationError, hide_credentials
+from taxi_duration.contract import Cab
+from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.hooks import tell
 from taxi_duration.model import DurationModel
 from taxi_duration.options import (
@@ -43,14 +44,14 @@ from taxi_duration.pipeline import (
     SUMS_DIRECTORY,
     check_settings,
     describe_run,
-    find_champion,
+    outline_run,
     read_flow_day,
     warn_of_drift,
 )
 from taxi_duration.plan import Plan
 from taxi_duration.plots import plot_rmse_by_month
 from taxi_duration.progress import BackfillProgress
-from taxi_duration.report import outline_report
+from taxi_duration.registry import Champion, load_champion
 from taxi_duration.runners import count_workers, open_runner
 from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
@@ -66,7 +67,6 @@ from taxi_duration.tasks import (
     train_regression,
 )
 from taxi_duration.tlc import LocalMonths, check_months
-from taxi_duration.tracking import Champion
 from taxi_duration.turns import take_turn
 from taxi_duration.walk_forward import (
     BackfillOptions,
@@ -190,14 +190,7 @@ def _begin(
     """Fit one training and have it validated, unless its model is there; what is left to do."""
     *train, validated = months
     files = [month.file for month in (*train, validated)]
-    outline = outline_report(
-        cab=plan.cab.name,
-        alphas=plan.alphas,
-        train=plan.train,
-        validation=plan.validation,
-        inputs={file.path.name: file.sha256 for file in files},
-        thresholds=reducing.thresholds,
-    )
+    outline = outline_run(plan, files, reducing.thresholds)
     notices = [notice for file in files for notice in file.notices]
     directory = locate_model(models_directory, outline, plan.features)
     if not plan.no_cache and is_whole(directory):
@@ -218,6 +211,15 @@ def _begin(
         return _log(plan, training.model, directory, notices)
 
     return finish
+
+
+def find_champion(cab: Cab) -> Champion | None:
+    """Load the champion to compare models with; say so if there is one that cannot be had."""
+    try:
+        return load_champion(cab)
+    except (SourceError, ModelError) as error:
+        get_run_logger().warning("models are not compared with the champion: %s", error)
+        return None
 
 
 def _begin_champion(

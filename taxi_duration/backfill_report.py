@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from taxi_duration.cli import describe_artifact_page, describe_mlflow_page
 from taxi_duration.errors import hide_credentials
 from taxi_duration.markdown import embed_png, make_table
 from taxi_duration.plots import draw_rmse_by_month
+from taxi_duration.terminal import draw_table
 from taxi_duration.tracking_uri import resolve_tracking_uri
 from taxi_duration.walk_forward import BackfillPlan, Step, count_months, list_rows
 
 ARTIFACT_KEY = "backfill-report"
-WIDTH = 200
-"""Columns that the table in a terminal may take; it takes what it needs."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,8 @@ def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlfl
 def summarise(done: Backfill) -> str:
     """The table and the plot of a backfill as text, and where it can be seen."""
     plan, common = done.plan, done.plan.common
-    table = Table(box=box.SIMPLE_HEAD)
     header, rows = list_rows(done.steps)
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place < 2 else "right")
-    for row in rows:
-        table.add_row(*row)
-    printed = io.StringIO()
-    Console(width=WIDTH, file=printed, color_system=None).print(table)
-    shown = "\n".join(line.rstrip() for line in printed.getvalue().splitlines())
+    shown = draw_table(header, rows, numbers=header[2:])
     store = hide_credentials(resolve_tracking_uri())
     return f"""
 {common.cab.name} trips, {common.features.name} features, {plan.span}; RMSE in minutes on each \

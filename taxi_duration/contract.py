@@ -96,6 +96,8 @@ CABS = {
         first_month_reason="earlier yellow files hold coordinates instead of zones",
     ),
 }
+DEFAULT_CAB = "green"
+
 UNUSABLE = {
     "fhv": "its files hold no distance",
     "fhvhv": "its columns are not in the data contract",

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.encoding import PAIRS, ZONES, Floats, encode_pair
-from taxi_duration.settings import StabilityLimits, name_variable
+from taxi_duration.encoding import PAIRS, ZONES, Codes, Floats, encode_pair
 from taxi_duration.trips import MICROSECONDS_A_MINUTE, Trips
 
 Keys = npt.NDArray[np.int64]
@@ -75,47 +74,56 @@ def compare_rmse(ours: float, theirs: float) -> str:
     return f"{abs(change):.1%} {'lower' if change <= 0 else 'higher'}"
 
 
-@dataclass(frozen=True)
-class Challenge:
-    """A model beside the champion: their RMSE on the same month's trips, in minutes.
+@dataclass(frozen=True, eq=False)
+class GroupErrors:
+    """Sums of errors over trips by the group they are in; those of two sets of trips add up.
 
     Args:
-        version: the champion's, of the registered model.
-        is_seen: whether the champion was trained on that month, and has the advantage.
-        most_over: the limit, as a share of the champion's RMSE.
+        rows: (groups,) trips of each.
+        squares, absolutes: of the residuals, which are actual less predicted minutes.
+        residuals: their sums.
     """
 
-    version: str
-    month: str
-    champion_rmse: float
-    rmse: float
-    is_seen: bool
-    most_over: float
+    rows: Floats
+    squares: Floats
+    absolutes: Floats
+    residuals: Floats
+
+    @classmethod
+    def of(cls, groups: Codes, size: int, residuals: Floats) -> GroupErrors:
+        """Of trips, each in one of `size` groups."""
+
+        def add_up(values: Floats | None = None) -> Floats:
+            sums: Floats = np.bincount(groups, values, size).astype(np.float64)
+            return sums
+
+        return cls(add_up(), add_up(residuals**2), add_up(np.abs(residuals)), add_up(residuals))
+
+    def __add__(self, other: GroupErrors) -> GroupErrors:
+        return GroupErrors(
+            self.rows + other.rows,
+            self.squares + other.squares,
+            self.absolutes + other.absolutes,
+            self.residuals + other.residuals,
+        )
 
     @property
-    def champion(self) -> str:
-        """What the champion is called beside other predictors."""
-        seen = f", trained on {self.month} too" if self.is_seen else ""
-        return f"champion, version {self.version}{seen}"
+    def rmse(self) -> Floats:
+        """Of each group, in minutes; NaN of one without trips."""
+        return self._mean(self.squares) ** 0.5
 
     @property
-    def is_lost(self) -> bool:
-        """Whether the model is worse than the champion by more than the limit."""
-        return not self.is_seen and self.rmse > self.champion_rmse * (1 + self.most_over)
+    def mae(self) -> Floats:
+        return self._mean(self.absolutes)
 
-    def __str__(self) -> str:
-        change = compare_rmse(self.rmse, self.champion_rmse)
-        said = (
-            f"{self.champion}: RMSE {self.champion_rmse:.4f} minutes on {self.month}; this "
-            f"model's is {self.rmse:.4f}{change and f', {change}'}"
-        )
-        if not self.is_lost:
-            return f"{said}."
-        variable = name_variable(StabilityLimits, "most_over_champion")
-        return (
-            f"{said}; {variable} allows {100 * self.most_over:.4g}%. Keep the champion, and "
-            "find out what differs: the features, the months trained on, or the trips."
-        )
+    @property
+    def mean_residual(self) -> Floats:
+        return self._mean(self.residuals)
+
+    def _mean(self, sums: Floats) -> Floats:
+        rows = np.where(self.rows, self.rows, np.nan)
+        means: Floats = sums / rows
+        return means
 
 
 Predict = Callable[[Trips], Floats]

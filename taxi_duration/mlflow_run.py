@@ -26,14 +26,21 @@ from taxi_duration.contract import Cab
 from taxi_duration.errors import ModelError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process
-from taxi_duration.report import Report, collect_metrics
-from taxi_duration.store import MODEL_FILE, REPORT_FILE
+from taxi_duration.report import Report, collect_gate_figures, collect_metrics
+from taxi_duration.store import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.trips import Trips
 
 TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
 """Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
 
 PACKAGE = Path(__file__).parent
+
+VERDICT, REASONS, AGAINST = "gate.verdict", "gate.reasons", "gate.against"
+"""Tags: what the gate said of a model, why not, and the model id of the champion it faced."""
+PROMOTED, NOT_PROMOTED, NOT_JUDGED = "promoted", "not promoted", "not judged"
+
+MOST_TAG = 5000
+"""Characters of a tag, which some databases enforce."""
 
 NO_TRIPS: Trips = {
     "pickup": np.empty(0, "datetime64[us]"),
@@ -53,7 +60,7 @@ def log_run(
     directory: Path,
     report: Report,
 ) -> None:
-    """Log parameters, tags, report, trials, model and metrics as a run that ends FINISHED.
+    """Log parameters, tags, files, trials, model and metrics as a run that ends FINISHED.
 
     Args:
         model_id: the identity, `<cab>/<month>-<id>`.
@@ -71,7 +78,8 @@ def log_run(
     tags = {**identity, **_collect_tags(report, directory)}
     with start_run(client, experiment_id, name, tags) as run_id:
         client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
-        client.log_artifact(run_id, str(directory / REPORT_FILE))
+        for file in _list_readable(directory):
+            client.log_artifact(run_id, str(file))
         for trial in report["trials"]:
             name = f"alpha {trial['alpha']:g}"
             with start_run(client, experiment_id, name, {**identity, PARENT: run_id}) as tried:
@@ -107,7 +115,33 @@ def start_run(
 
 def _collect_tags(report: Report, directory: Path) -> dict[str, str]:
     tags = {f"sha256.{name}": digest for name, digest in report["inputs"].items()}
-    return {**tags, "model_directory": str(directory), "git_commit": read_git_commit()}
+    tags |= {"model_directory": str(directory), "git_commit": read_git_commit()}
+    return {**tags, **collect_verdict(report)}
+
+
+def _list_readable(directory: Path) -> list[Path]:
+    """The files of a model directory that are for people: its report, and how that is shown."""
+    return sorted(
+        file
+        for file in directory.iterdir()
+        if file.name not in (MODEL_FILE, MANIFEST_FILE) and file.is_file() and not file.is_symlink()
+    )
+
+
+def collect_verdict(report: Report) -> dict[str, str]:
+    """The gate's verdict on a model as tags of its run and of its version."""
+    gate = report["gate"]
+    if gate is None:
+        return {VERDICT: NOT_JUDGED}
+    tags = {VERDICT: PROMOTED if gate["is_promoted"] else NOT_PROMOTED}
+    if gate["reasons"]:
+        tags[REASONS] = "\n".join(gate["reasons"])[:MOST_TAG]
+    if gate["champion"]:
+        tags[AGAINST] = gate["champion"]["model_id"]
+        tags["gate.against_version"] = gate["champion"]["version"]
+    for name, figure in collect_gate_figures(report).items():
+        tags[f"gate.{name}"] = f"{figure:.6g}"
+    return tags
 
 
 def read_git_commit() -> str:

@@ -59,6 +59,12 @@ def find_database(uri: str) -> Path | None:
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
+def is_store_there(uri: str) -> bool:
+    """Whether there is a store to ask; a server is taken to be there."""
+    database = find_database(uri)
+    return database is None or (database.exists() and database.stat().st_size > 0)
+
+
 @contextmanager
 def hold_store(uri: str) -> Iterator[mlflow.MlflowClient]:
     """Lend a client of a store, to write to it; at first use a sqlite store is made.
@@ -82,7 +88,7 @@ def hold_store(uri: str) -> Iterator[mlflow.MlflowClient]:
         else:
             database.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
-                if not database.exists() or database.stat().st_size == 0:
+                if not is_store_there(uri):
                     _make_database(database)
                 with reach_store(uri) as client:
                     yield client

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from logging import INFO, WARNING
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
@@ -14,18 +14,26 @@ from prefect.runtime import flow_run
 
 from taxi_duration import dead_runs, tracking
 from taxi_duration.card import Remarks
-from taxi_duration.contract import Cab
+from taxi_duration.challenge import find_challenge
 from taxi_duration.disk import check_writable
-from taxi_duration.errors import ModelError, SourceError, hide_credentials
-from taxi_duration.evaluation import Challenge
-from taxi_duration.month_file import check_rows_against_earlier
+from taxi_duration.error_analysis import CHAMPION, MODEL
+from taxi_duration.errors import SourceError, hide_credentials
+from taxi_duration.gate import Verdict
+from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
-from taxi_duration.report import Report, build_report
+from taxi_duration.registry import Promotion, read_past
+from taxi_duration.report import Report, build_report, outline_report
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
-from taxi_duration.settings import AlertSettings, StabilityLimits, Thresholds, read_settings
+from taxi_duration.settings import (
+    AlertSettings,
+    GateSettings,
+    StabilityLimits,
+    Thresholds,
+    read_settings,
+)
 from taxi_duration.stability import compare_months, warn_of_shifts
-from taxi_duration.store import load_report
+from taxi_duration.store import identify_model, load_report
 from taxi_duration.tasks import (
     CleanMonth,
     Locate,
@@ -33,14 +41,16 @@ from taxi_duration.tasks import (
     build_features,
     clean_month,
     download_month,
+    judge_candidate,
     log_to_mlflow,
+    promote_champion,
     publish_report,
     save_artifacts,
     train_regression,
     upload_artifacts,
     validate,
 )
-from taxi_duration.tracking import Champion, TrackedRun
+from taxi_duration.tracking import TrackedRun
 from taxi_duration.tracking_uri import check_tracking_uri
 from taxi_duration.training import Training
 
@@ -57,6 +67,8 @@ class TrainedRun:
     model_location: str
     tracked: TrackedRun
     artifact_id: UUID
+    promotion: Promotion | None
+    """What came of the gate's verdict, if that was to promote."""
 
 
 def train(
@@ -92,26 +104,34 @@ def train(
     ]
     window = build_features(months, plan.features)
     training = train_regression(window.sums, plan.alpha)
-    champion = find_champion(plan.cab)
+    known = [*(month.file for month in months), validation_file]
+    outline = outline_run(plan, known, thresholds)
+    challenge = find_challenge(plan.cab, outline, plan.features, read_settings(GateSettings))
+    if challenge.unavailable:
+        get_run_logger().warning("no champion to compare with: %s", challenge.unavailable)
     validation = validate(
-        training.model, window.baselines, validation_file, plan.cab, thresholds, champion
+        training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    report = describe_run(plan, months, training, validation, thresholds)
+    verdict = judge_candidate(validation, challenge)
+    past = find_past(plan)
+    report = describe_run(plan, months, training, validation, thresholds, verdict, past)
     directory = save_artifacts(models_directory, training.model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
     report = load_report(directory)  # as the run that was first to save this model has it
     notices = [notice for month in months for notice in month.file.notices]
     notices += validation.file.notices
-    challenge = face_champion(champion, validation, limits) if champion else None
-    remarks = Remarks(notices, warn_of_shifts(report["stability"], limits), challenge)
+    remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
     warn_of_drift(remarks)
     try:
         tracked = log_to_mlflow(plan.cab, training.model, directory, report, remarks.sentences)
+        promoted = report["gate"]["is_promoted"]
+        promotion = promote_champion(plan.cab, tracked, report) if promoted else None
     except Exception as error:
         publish_report(report, f"none. {hide_credentials(str(error))}", location, remarks)
         raise
+    remarks = replace(remarks, promotion=str(promotion) if promotion else None)
     artifact_id = publish_report(report, tracked.describe(), location, remarks)
-    return TrainedRun(report, directory, location, tracked, artifact_id)
+    return TrainedRun(report, directory, location, tracked, artifact_id, promotion)
 
 
 def check_settings(models_directory: Path) -> None:
@@ -120,10 +140,22 @@ def check_settings(models_directory: Path) -> None:
     Raises:
         InputError: naming the first.
     """
-    for kind in (Thresholds, StabilityLimits, AlertSettings):
+    for kind in (Thresholds, StabilityLimits, GateSettings, AlertSettings):
         read_settings(kind)
     check_tracking_uri()
     check_writable(models_directory, "models directory")
+
+
+def outline_run(plan: Plan, files: Sequence[MonthFile], thresholds: Thresholds) -> Report:
+    """What is known of a run's report before it is trained; `files` are all of its months'."""
+    return outline_report(
+        cab=plan.cab.name,
+        alphas=plan.alphas,
+        train=plan.train,
+        validation=plan.validation,
+        inputs={file.path.name: file.sha256 for file in files},
+        thresholds=thresholds,
+    )
 
 
 def describe_run(
@@ -132,19 +164,25 @@ def describe_run(
     training: Training,
     validation: Validation,
     thresholds: Thresholds,
+    verdict: Verdict | None = None,
+    past: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """The report of a training on months, oldest first, and of its validation."""
+    """The report of a training on months, oldest first, and of its validation.
+
+    Args:
+        verdict, past: as in `build_report`.
+    """
     errors = dict(validation.errors)
-    errors.pop("champion", None)  # which is no part of what the run was given
+    errors.pop(CHAMPION, None)  # which is in the verdict
     files = [*(month.file for month in months), validation.file]
-    return build_report(
+    report = build_report(
         cab=plan.cab.name,
         training=training,
         alphas=plan.alphas,
         train_funnels={month.file.month: month.funnel for month in months},
         validation_month=plan.validation,
         validation_funnel=validation.funnel,
-        validation=errors.pop("model"),
+        validation=errors.pop(MODEL),
         baselines=errors,
         inputs={file.path.name: file.sha256 for file in files},
         thresholds=thresholds,
@@ -157,38 +195,27 @@ def describe_run(
             str(plan.validation),
             validation.profile,
         ),
+        profile=validation.profile,
+        analysis=validation.analysis,
+        verdict=verdict,
+        past=past,
     )
+    return {"model_id": identify_model(report, plan.features), **report}
 
 
-def find_champion(cab: Cab) -> Champion | None:
-    """Load the champion to compare a model with; say so if there is one that cannot be had."""
+def find_past(plan: Plan) -> list[dict[str, Any]]:
+    """What earlier models came to on earlier months; nothing if the store cannot be asked."""
     try:
-        return tracking.load_champion(cab)
-    except (SourceError, ModelError) as error:
-        get_run_logger().warning("this model is not compared with the champion: %s", error)
-        return None
-
-
-def face_champion(champion: Champion, validation: Validation, limits: StabilityLimits) -> Challenge:
-    """Compare a model with the champion, which was scored on the same trips."""
-    month = str(validation.file.month)
-    return Challenge(
-        champion.version,
-        month,
-        validation.errors["champion"].rmse,
-        validation.errors["model"].rmse,
-        is_seen=month in champion.months,
-        most_over=limits.most_over_champion,
-    )
+        return read_past(plan.cab, plan.validation)
+    except SourceError as error:
+        get_run_logger().warning("the RMSE of past months is not shown: %s", error)
+        return []
 
 
 def warn_of_drift(remarks: Remarks) -> None:
-    """Say what is beyond the limits, and how the model does beside the champion."""
-    log = get_run_logger()
+    """Say what is beyond the limits of drift."""
     for warning in remarks.warnings:
-        log.warning("%s", warning)
-    if remarks.challenge:
-        log.log(WARNING if remarks.challenge.is_lost else INFO, "%s", remarks.challenge)
+        get_run_logger().warning("%s", warning)
 
 
 def read_flow_day() -> date:

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from taxi_duration.evaluation import Evaluation
+from taxi_duration.error_analysis import ErrorAnalysis
+from taxi_duration.evaluation import Evaluation, compare_rmse
 from taxi_duration.funnel import RowFunnel
+from taxi_duration.gate import Verdict, describe_slices
+from taxi_duration.model import measure_minutes_per_mile
 from taxi_duration.month import Month
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import Shift
+from taxi_duration.stability import Profile, Shift
 from taxi_duration.training import Training
 from taxi_duration.version import __version__
 
@@ -45,6 +48,10 @@ def build_report(
     thresholds: Thresholds,
     drift: Mapping[str, Sequence[str]],
     stability: Mapping[str, Shift],
+    profile: Profile,
+    analysis: ErrorAnalysis,
+    verdict: Verdict | None = None,
+    past: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
     """Put a run's figures in order.
 
@@ -56,6 +63,9 @@ def build_report(
         thresholds: the data contract's, which each month kept.
         drift: file name -> sentences on what is new about its columns.
         stability: how far the months' trips are from each other, as `compare_months` returns it.
+        profile, analysis: the validation month's.
+        verdict: the gate's; None for a model that is no candidate.
+        past: what earlier models came to on earlier validation months, as the registry knows it.
 
     Returns:
         The report; errors in minutes, rows as counts. The training RMSE and the trials' are
@@ -98,6 +108,18 @@ def build_report(
         "thresholds": outline["thresholds"],
         "drift": {name: list(said) for name, said in sorted(drift.items()) if said},
         "stability": {month: dict(shift) for month, shift in stability.items()},
+        "gate": verdict.describe() if verdict else None,
+        "slices": describe_slices(analysis),
+        "residuals": analysis.residuals.describe(),
+        "density": analysis.residuals.describe_density(),
+        "largest_errors": list(analysis.residuals.largest),
+        "coefficients": {
+            "minutes_per_mile": measure_minutes_per_mile(
+                training.model.predict_clean, profile.pairs
+            ),
+            "slowest_pairs": analysis.residuals.list_slowest_pairs(),
+        },
+        "past": [dict(each) for each in past],
         "versions": outline["versions"],
     }
 
@@ -123,6 +145,16 @@ def outline_report(
     }
 
 
+def explain_promotion(report: Report) -> str:
+    """Why a model became champion, in a sentence."""
+    validation, champion = report["validation"], report["gate"]["champion"]
+    better = f"RMSE {validation['rmse']:.4f} minutes on {validation['month']}"
+    if champion is None:
+        return f"{better}: the first that is better than the baselines."
+    change = compare_rmse(validation["rmse"], champion["rmse"])
+    return f"{better}, {change} than that of version {champion['version']}."
+
+
 def _describe(funnel: RowFunnel) -> dict[str, Any]:
     return {
         "rows_read": funnel.rows_read,
@@ -138,7 +170,7 @@ def collect_metrics(report: Report) -> dict[str, float]:
 
     A rule of the data contract counts as `train_zone_missing`; trips that were dropped or kept and
     noted as `train_dropped_shorter_than_1_minute` and `train_noted_zero_distance`. Stability is the
-    validation month's.
+    validation month's. A slice's is such as `slice_hour_night_0_to_5_rmse`.
     """
     metrics = {
         f"{part}_{name}": float(report[part][name])
@@ -155,4 +187,20 @@ def collect_metrics(report: Report) -> dict[str, float]:
         metrics[f"{name}_rmse"] = float(errors["rmse"])
     for name, figure in report["stability"][report["validation"]["month"]].items():
         metrics[f"stability_{name}"] = float(figure)
+    for each in report["slices"]:
+        name = re.sub(r"\W+", "_", f"slice {each['kind']} {each['name']} rmse")
+        metrics[name] = float(each["rmse"])
+    for name, figure in collect_gate_figures(report).items():
+        metrics[f"gate_{name}"] = figure
     return metrics
+
+
+def collect_gate_figures(report: Report) -> dict[str, float]:
+    """The champion's RMSE (minutes), and by what share of it a candidate's is lower, if judged."""
+    gate = report["gate"] or {"champion": None, "bootstrap": None}
+    champion, bootstrap = gate["champion"], gate["bootstrap"]
+    figures = {"champion_rmse": champion["rmse"]} if champion else {}
+    if bootstrap:
+        figures["improvement"] = bootstrap["improvement"]
+        figures["lowest_improvement"] = bootstrap["lowest"]
+    return {name: figure for name, figure in figures.items() if figure is not None}

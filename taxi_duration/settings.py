@@ -82,13 +82,26 @@ class Thresholds(BaseSettings):
 
 
 class StabilityLimits(BaseSettings):
-    """How far a month's trips, and a model's error, may be from what was before, unremarked."""
+    """How far a month's trips may be from those of other months, unremarked."""
 
     model_config = SettingsConfigDict(env_prefix="TAXI_DURATION_STABILITY_", frozen=True)
 
     most_index: AtLeastZero = 0.1
     most_unseen_pairs: Share = 0.25
-    most_over_champion: AtLeastZero = 0.05
+
+
+class GateSettings(BaseSettings):
+    """How much better than the champion a candidate must be, and how sure one must be of it.
+
+    `margin` and `most_slice_worsening` are shares of the champion's RMSE.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="TAXI_DURATION_GATE_", frozen=True)
+
+    margin: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)] = 0.0
+    confidence: Annotated[float, Field(ge=0.5, lt=1, allow_inf_nan=False)] = 0.95
+    most_slice_worsening: AtLeastZero = 0.05
+    fewest_slice_trips: Annotated[int, Field(ge=1)] = 500
 
 
 def check_alert_url(value: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -37,14 +37,15 @@ FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
 MODEL_FORMAT = 3
 
 
-def locate_model(models_directory: Path, report: Report, features: FeatureSet) -> Path:
-    """Where a run's model is, or will be: `models_directory/<cab>/<last training month>-<id>`.
+def identify_model(report: Report, features: FeatureSet) -> str:
+    """The identity of a run's model, `<cab>/<last training month>-<id>`.
 
-    The id follows from what a run was given, not from what came out. Equal inputs, parameters and
-    code give equal ids, so that a repeated run finds its own directory again.
+    The id follows from what a run was given, not from what came out. Equal inputs, parameters,
+    code and champions to beat give equal ids, so that a repeated run finds its own model again.
 
     Args:
-        report: the run's, or as much of it as `outline_report` gives.
+        report: the run's, or as much of it as `outline_report` gives; `gate` is what it was judged
+            by, if it was.
     """
     identity = {
         "cab": report["cab"],
@@ -53,11 +54,24 @@ def locate_model(models_directory: Path, report: Report, features: FeatureSet) -
         "months": [*report["train"]["months"], report["validation"]["month"]],
         "inputs": report["inputs"],
         "thresholds": report.get("thresholds"),
+        "gate": _identify_gate(report.get("gate")),
         "versions": report["versions"],
         "code": identify_code(),
     }
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return models_directory / str(report["cab"]) / f"{report['train']['months'][-1]}-{run_id}"
+    return f"{report['cab']}/{report['train']['months'][-1]}-{run_id}"
+
+
+def _identify_gate(gate: Mapping[str, Any] | None) -> list[Any] | None:
+    if gate is None:
+        return None
+    against = gate["champion"] and gate["champion"]["model_id"]
+    return [gate["settings"], against, gate["unavailable"] is not None]
+
+
+def locate_model(models_directory: Path, report: Report, features: FeatureSet) -> Path:
+    """Where a run's model is, or will be; Args as `identify_model`."""
+    return models_directory / identify_model(report, features)
 
 
 def save_model(models_directory: Path, model: DurationModel, report: Report) -> Path:

@@ -23,11 +23,14 @@ from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
 from taxi_duration.card import Remarks, render_markdown
+from taxi_duration.challenge import Challenge
 from taxi_duration.contract import Cab
+from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation import Baselines, Evaluation, ZonePairMedians
 from taxi_duration.features import FeatureSet
 from taxi_duration.funnel import RowFunnel
+from taxi_duration.gate import Verdict, judge
 from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import (
@@ -38,12 +41,13 @@ from taxi_duration.month_file import (
 )
 from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
-from taxi_duration.report import Report
+from taxi_duration.registry import Champion, Promotion, promote_candidate
+from taxi_duration.report import Report, explain_promotion
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile
 from taxi_duration.store import save_model
 from taxi_duration.tables import Tables
-from taxi_duration.tracking import REGISTERED_MODEL, Champion, TrackedRun, log_training
+from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.training import Training, Window, fit_window, sum_window
 from taxi_duration.transfer import Progress
 
@@ -91,6 +95,7 @@ class Validation:
     errors: Mapping[str, Evaluation]
     funnel: RowFunnel
     profile: Profile
+    analysis: ErrorAnalysis
     drift: tuple[str, ...]
 
 
@@ -219,10 +224,10 @@ def validate(
     champion: Champion | None = None,
 ) -> Validation:
     """Score the model, its baselines and the champion on the validation month."""
-    predictors = {"model": model.predict_clean, **baselines.predictors}
+    predictors = {MODEL: model.predict_clean, **baselines.predictors}
     if champion:
-        predictors["champion"] = champion.model.predict_clean
-    scores = score_predictors(predictors, file.path, cab, file.month, with_profile=True)
+        predictors[CHAMPION] = champion.model.predict_clean
+    scores = score_predictors(predictors, file.path, cab, file.month, in_detail=True)
     errors, funnel = scores.errors, scores.funnel
     check_unchanged(file.path, file.sha256)
     check_funnel(file.path, funnel, thresholds)
@@ -235,7 +240,30 @@ def validate(
         errors["zone_pair_median"].rmse,
         errors["mean"].rmse,
     )
-    return Validation(file, errors, funnel, cast(Profile, scores.profile), drift)
+    return Validation(file, errors, funnel, scores.profile, scores.analysis, drift)
+
+
+@task(name="judge-candidate", **IN_MEMORY)
+def judge_candidate(validation: Validation, challenge: Challenge) -> Verdict:
+    """Have the gate say whether the model becomes champion."""
+    verdict = judge(
+        validation.errors,
+        validation.analysis,
+        str(validation.file.month),
+        challenge.settings,
+        challenge.opponent,
+        challenge.unavailable,
+    )
+    bootstrap = verdict.bootstrap
+    if bootstrap and bootstrap.lowest is not None:
+        get_run_logger().info(
+            "RMSE is %.2f%% below the champion's, at least %.2f%% with a confidence of %g%%",
+            100 * bootstrap.improvement,
+            100 * bootstrap.lowest,
+            100 * challenge.settings.confidence,
+        )
+    get_run_logger().info("gate: %s", verdict)
+    return verdict
 
 
 @task(name="save-artifacts", **IN_MEMORY)
@@ -274,6 +302,21 @@ def log_to_mlflow(
         REGISTERED_MODEL,
     )
     return tracked
+
+
+@task(name="promote-champion", **IN_MEMORY, **RETRIES)
+def promote_champion(cab: Cab, tracked: TrackedRun, report: Report) -> Promotion:
+    """Make a model champion that the gate found better; trying again finds what was done."""
+    champion = report["gate"]["champion"]
+    promotion = promote_candidate(
+        cab,
+        version=tracked.version,
+        model_id=report["model_id"],
+        against=champion and champion["model_id"],
+        reason=explain_promotion(report),
+    )
+    get_run_logger().info("%s", promotion)
+    return promotion
 
 
 @task(name="publish-report", **IN_MEMORY)

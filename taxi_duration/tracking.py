@@ -1,4 +1,4 @@
-"""One MLflow run, one registered version and one alias per training, whatever dies on the way.
+"""One MLflow run and one registered version per training, whatever dies on the way.
 
 A training's identity is its model directory's, `<cab>/<month>-<id>`; every run and version carries
 it as a tag. A run is FINISHED only when it is complete, and registered only when it is FINISHED, so
@@ -13,19 +13,19 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxi_duration.mlflow_run import load_logged_model, log_run
+from taxi_duration.mlflow_run import collect_verdict, log_run
 from taxi_duration.mlflow_store import (
     EXPERIMENT,
     MODEL_ID,
     PARENT,
     PROCESS,
-    find_database,
     find_experiment,
     hold_store,
+    is_store_there,
     reach_store,
 )
 
@@ -33,10 +33,11 @@ from taxi_duration.mlflow_store import (
 # The lines above set what mlflow reads when it is imported.
 import mlflow
 from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from taxi_duration.contract import Cab
-from taxi_duration.errors import ModelError, SourceError, hide_credentials
+from taxi_duration.contract import DEFAULT_CAB, Cab
+from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process, is_dead
 from taxi_duration.report import Report
@@ -48,7 +49,7 @@ CANDIDATE = "candidate"
 """The alias of the version that was trained last."""
 
 CHAMPION = "champion"
-"""The alias of the version in use, which a person sets."""
+"""The alias of the version in use."""
 
 CLOSED = "closed_because"
 """Tag: why another process than its own ended a run."""
@@ -78,57 +79,14 @@ class TrackedRun:
         )
 
 
-@dataclass(frozen=True)
-class Champion:
-    """The version of the registered model that is in use.
+def name_alias(kind: str, cab: Cab) -> str:
+    """The alias of a cab type's candidate or champion.
 
-    Args:
-        model_id: its identity, `<cab>/<month>-<id>`.
-        months: what it was trained on, such as "2023-01".
+    >>> from taxi_duration.contract import CABS
+    >>> name_alias(CHAMPION, CABS["green"]), name_alias(CHAMPION, CABS["yellow"])
+    ('champion', 'champion-yellow')
     """
-
-    version: str
-    model_id: str
-    months: tuple[str, ...]
-    model: DurationModel
-
-
-def load_champion(cab: Cab) -> Champion | None:
-    """Load the version with the alias `champion`, running no code that is logged with it.
-
-    Returns:
-        None when there is no store, no such version, or it is of another cab type.
-
-    Raises:
-        InputError: the address of the store is wrong.
-        TransientSourceError, SourceError: the store fails.
-        ModelError: the version holds no model of ours that can be loaded.
-    """
-    uri = resolve_tracking_uri()
-    database = find_database(uri)
-    if database is not None and not database.exists():
-        return None
-    with reach_store(uri) as client:
-        found = client.search_registered_models(f"name = '{REGISTERED_MODEL}'")
-        number = found[0].aliases.get(CHAMPION) if found else None
-        if number is None:
-            return None
-        version = client.get_model_version(REGISTERED_MODEL, str(number))
-        try:
-            run = client.get_run(version.run_id) if version.run_id else None
-            if run is None or MODEL_ID not in run.data.tags:
-                raise ModelError("no run of this pipeline logged it.")
-            if run.data.params["cab"] != cab.name:
-                return None
-            location = client.get_logged_model(_list_models(run)[-1]).artifact_location
-            model = load_logged_model(location, uri)
-        except (ModelError, LookupError) as error:
-            raise ModelError(
-                f"champion, version {number} of {REGISTERED_MODEL}, cannot be loaded: {error} Give "
-                f"the alias {CHAMPION} to a version that this pipeline registered."
-            ) from error
-    months = tuple(run.data.params["train_months"].split(","))
-    return Champion(str(number), run.data.tags[MODEL_ID], months, model)
+    return kind if cab.name == DEFAULT_CAB else f"{kind}-{cab.name}"
 
 
 def log_training(
@@ -162,9 +120,9 @@ def log_training(
         if not any(map(_is_complete, runs)):
             log_run(client, experiment_id, model_id, cab, model, directory, report)
             runs = _find_runs(client, experiment_id, model_id)
-        run, version = _keep_one(client, runs, model_id)
+        run, version = _keep_one(client, runs, model_id, report)
         if is_candidate:
-            client.set_registered_model_alias(REGISTERED_MODEL, CANDIDATE, version)
+            client.set_registered_model_alias(REGISTERED_MODEL, name_alias(CANDIDATE, cab), version)
         if notices:
             client.set_tag(run.info.run_id, NOTICES, "\n".join(notices))
     shown = hide_credentials(uri)
@@ -187,8 +145,7 @@ def close_dead_runs() -> None:
         InputError: the address of the store is wrong.
     """
     uri = resolve_tracking_uri()
-    database = find_database(uri)
-    if database is not None and not database.exists():
+    if not is_store_there(uri):
         return
     try:
         with reach_store(uri) as client:
@@ -211,10 +168,11 @@ def _find_runs(client: mlflow.MlflowClient, experiment_id: str, model_id: str) -
 
 def _is_complete(run: Run) -> bool:
     is_inside = PARENT in run.data.tags
-    return run.info.status == "FINISHED" and not is_inside and bool(_list_models(run))
+    return run.info.status == "FINISHED" and not is_inside and bool(list_models(run))
 
 
-def _list_models(run: Run) -> list[str]:
+def list_models(run: Run) -> list[str]:
+    """The ids of the models that a run logged."""
     return [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
 
 
@@ -224,7 +182,9 @@ def _is_under_way(run: Run) -> bool:
     return run.info.status == "RUNNING" and process != describe_process() and not is_dead(process)
 
 
-def _keep_one(client: mlflow.MlflowClient, runs: Sequence[Run], model_id: str) -> tuple[Run, str]:
+def _keep_one(
+    client: mlflow.MlflowClient, runs: Sequence[Run], model_id: str, report: Report
+) -> tuple[Run, str]:
     """Of the runs of one identity, keep a registered one or the first that was complete.
 
     Returns:
@@ -244,8 +204,25 @@ def _keep_one(client: mlflow.MlflowClient, runs: Sequence[Run], model_id: str) -
     for run in runs:
         if run.data.tags.get(PARENT, run.info.run_id) not in spared:
             _delete_run(client, run)
-    version = str(versions.get(kept.info.run_id) or _register(client, kept, model_id))
-    return kept, version
+    verdict = collect_verdict(report)
+    number = versions.get(kept.info.run_id)
+    if number is None:
+        return kept, _register(client, kept, {MODEL_ID: model_id, **verdict})
+    if report.get("gate"):
+        (version,) = (each for each in found if int(each.version) == number)
+        _tag_anew(client, kept, version, verdict)
+    return kept, str(number)
+
+
+def _tag_anew(
+    client: mlflow.MlflowClient, run: Run, version: ModelVersion, verdict: Mapping[str, str]
+) -> None:
+    """Give a run and its version a verdict that they lack, such as those of a backfill."""
+    for key, value in verdict.items():
+        if run.data.tags.get(key) != value:
+            client.set_tag(run.info.run_id, key, value)
+        if version.tags.get(key) != value:
+            client.set_model_version_tag(REGISTERED_MODEL, version.version, key, value)
 
 
 def _delete_run(client: mlflow.MlflowClient, run: Run) -> None:
@@ -255,18 +232,18 @@ def _delete_run(client: mlflow.MlflowClient, run: Run) -> None:
     client.delete_run(run.info.run_id)
 
 
-def _register(client: mlflow.MlflowClient, run: Run, model_id: str) -> str:
+def _register(client: mlflow.MlflowClient, run: Run, tags: dict[str, str]) -> str:
     try:
         client.create_registered_model(REGISTERED_MODEL)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    logged = _list_models(run)[-1]
+    logged = list_models(run)[-1]
     made = client.create_model_version(
         REGISTERED_MODEL,
         f"models:/{logged}",
         run_id=run.info.run_id,
-        tags={MODEL_ID: model_id},
+        tags=tags,
         await_creation_for=0,
         model_id=logged,
     )

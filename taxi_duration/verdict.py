@@ -75,7 +75,8 @@ def _describe_bootstrap(drawn: dict[str, Any] | None, settings: dict[str, Any]) 
     return [
         f"Its RMSE is {drawn['improvement']:.2%} better, and with a confidence of "
         f"{show_per_cent(settings['confidence'])} at least {drawn['lowest']:.2%}, by "
-        f"{drawn['resamples']:,} bootstrap resamples; the gate asks for more than "
+        f"{drawn['resamples']:,} bootstrap resamples of {drawn['blocks']:,} blocks of trips; the "
+        "gate asks for more than "
         f"{show_per_cent(settings['margin'])}."
     ]
 

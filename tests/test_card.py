@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from html.parser import HTMLParser
@@ -30,31 +31,31 @@ from taxi_duration.options import LocalOptions, read_options
 from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
 from taxi_duration.store import load_report, save_model
-from tests.card_tables import expect_tables, read_html_tables, read_markdown_tables
+from tests.card_tables import compare, expect_tables, read_html_tables, read_markdown_tables
 from tests.conftest import REPOSITORY
 from tests.months import JANUARY
-from tests.reports import CHAMPION, MODEL_ID, give_past, judge, make_sample_report
+from tests.reports import make_backfill_report, make_first_report, make_judged_report, refuse
 from tests.trained import make_report, train_on
 
 FIRST_REASON = "its RMSE of 5.2109 minutes is 0.10% lower than the champion's, which is too little."
-JUDGED = {
-    "not judged": lambda report: report,
-    "promoted": lambda report: give_past(judge(report)),
-    "first": lambda report: judge(report, champion=None),
-    "not promoted": lambda report: judge(report, FIRST_REASON),
-    "worse than the baselines": lambda report: judge(report, FIRST_REASON, champion=None),
-    "seen": lambda report: judge(report, FIRST_REASON, champion={**CHAMPION, "is_seen": True}),
+JUDGED: dict[str, Callable[[], Report]] = {
+    "not judged": make_backfill_report,
+    "promoted": make_judged_report,
+    "first": make_first_report,
+    "not promoted": lambda: refuse(FIRST_REASON),
+    "worse than the baselines": lambda: make_first_report(FIRST_REASON),
+    "seen": lambda: refuse(FIRST_REASON, is_seen=True),
 }
 
 
 @pytest.fixture(scope="module", params=JUDGED)
 def report(request: pytest.FixtureRequest) -> Report:
-    return JUDGED[request.param](make_sample_report())
+    return JUDGED[request.param]()
 
 
 @pytest.fixture(scope="module")
 def candidate() -> Report:
-    return give_past(judge(make_sample_report()))
+    return make_judged_report()
 
 
 def test_every_table_of_the_page_says_what_the_report_says(report: Report) -> None:
@@ -82,18 +83,26 @@ def test_a_window_of_months_is_named_by_its_ends(candidate: Report) -> None:
     assert "(at most 2.00%, 2025-01)" in markdown
 
 
+def fill(sentences: str, report: Report) -> str:
+    """Sentences with the numbers of a report that was judged against a champion."""
+    gate = report["gate"] or {"champion": None, "bootstrap": None}
+    champion = gate["champion"] or {"rmse": 1.0}
+    change = compare(report["validation"]["rmse"], champion["rmse"])
+    return sentences.format(**champion, **(gate["bootstrap"] or {}), change=change)
+
+
 def show_verdict(report: Report) -> str:
     (quoted,) = re.findall("^> (.*)$", render_markdown(report, "x", "y"), flags=re.MULTILINE)
     return quoted
 
 
 COMPARED = (
-    "The champion, version 1 (green/2024-12-0f1e2d3c), has an RMSE of 5.7500 minutes and an MAE of "
-    "4.2500 on the same trips; this model's RMSE is 9.4% lower."
+    "The champion, version 1 (green/2024-12-0f1e2d3c), has an RMSE of {rmse:.4f} minutes and an "
+    "MAE of {mae:.4f} on the same trips; this model's RMSE is {change}."
 )
 DRAWN = (
-    "Its RMSE is 9.38% better, and with a confidence of 95% at least 0.90%, by 999 bootstrap "
-    "resamples; the gate asks for more than 0%."
+    "Its RMSE is {improvement:.2%} better, and with a confidence of 95% at least {lowest:.2%}, by "
+    "999 bootstrap resamples of {blocks:,} blocks of trips; the gate asks for more than 0%."
 )
 REASON = FIRST_REASON.replace("its", "Its", 1)
 
@@ -112,13 +121,14 @@ REASON = FIRST_REASON.replace("its", "Its", 1)
     ],
 )
 def test_the_verdict_is_told_with_its_numbers(judged: str, verdict: str) -> None:
-    assert show_verdict(JUDGED[judged](make_sample_report())) == verdict
+    report = JUDGED[judged]()
+    assert show_verdict(report) == fill(verdict, report)
 
 
 @pytest.mark.parametrize("drawn", [None, {"improvement": 0.1, "lowest": None, "resamples": 0}])
-def test_a_verdict_without_a_bound_tells_none(candidate: Report, drawn: Any) -> None:
-    judged = candidate | {"gate": candidate["gate"] | {"bootstrap": drawn}}
-    assert show_verdict(judged) == f"**Promoted.** {COMPARED}"
+def test_a_verdict_without_a_bound_tells_none(drawn: Any) -> None:
+    report = make_judged_report(bootstrap=drawn)
+    assert show_verdict(report) == fill(f"**Promoted.** {COMPARED}", report)
 
 
 def test_a_slice_is_marked_only_beyond_the_limit_and_with_trips_enough(candidate: Report) -> None:
@@ -190,12 +200,12 @@ NOT_HTML = "<script>alert(1)</script><img src=x onerror=y>"
 
 
 def test_what_a_report_says_is_never_html() -> None:
-    candidate = judge(make_sample_report(), NOT_HTML)
+    candidate = refuse(NOT_HTML)
     candidate["slices"][0] |= {"kind": f'"{NOT_HTML}', "name": NOT_HTML}
     candidate["model_id"] = NOT_HTML
     page = render_html(candidate)
     assert not {"script", "img"} & {*Elements(page).tags}
-    assert page.count("&lt;img src=x") == 6
+    assert page.count("&lt;img src=x") == 7
 
 
 @given(st.text(max_size=60), st.sampled_from(["{}", "> {}", "| a |\n| --- |\n| {} |", "## {}"]))
@@ -298,18 +308,18 @@ def test_the_outline_fits_a_terminal(candidate: Report) -> None:
         {"kind": kind, "name": name, "trips": 1234, "rmse": rmse}
         for kind, name, rmse in (("hour", "a", 5.5), ("hour", "b", 6.5), ("distance", "c", 6.0))
     ]
-    rows = candidate["validation"]["rows_kept"]
-    assert (
-        outline(candidate | {"slices": slices})
-        == f"""\
-  validation RMSE   {candidate["validation"]["rmse"]:.6f} minutes over {rows:,} trips
-  to compare        5.7500 champion, version 1, 8.9404 zone-pair median, 10.4290 training mean
+    validation, baselines = candidate["validation"], candidate["baselines"]
+    lines = fill(f"{COMPARED}\n{' ' * 20}{DRAWN}", candidate)
+    expected = f"""\
+  validation RMSE   {validation["rmse"]:.6f} minutes over {validation["rows_kept"]:,} trips
+  to compare        {candidate["gate"]["champion"]["rmse"]:.4f} champion, version 1, \
+{baselines["zone_pair_median"]["rmse"]:.4f} zone-pair median, \
+{baselines["mean"]["rmse"]:.4f} training mean
   verdict           promoted
-                    {COMPARED}
-                    {DRAWN}
+                    {lines}
   worst slices      6.5000 hour b (1,234 trips)
                     6.0000 distance c (1,234 trips)"""
-    )
+    assert outline(candidate | {"slices": slices}) == expected
 
 
 @pytest.mark.parametrize(
@@ -335,7 +345,7 @@ def test_the_training_command_says_only_what_is_not_so_by_default(
     given = candidate | changes
     assert write_training_command(given) == command
     assert list_commands(given) == (
-        f"```sh\n{command}\npython -m taxi_duration reproduce {MODEL_ID}\n```"
+        f"```sh\n{command}\npython -m taxi_duration reproduce {candidate['model_id']}\n```"
     )
 
 
@@ -374,7 +384,7 @@ def test_a_model_card_is_one_that_hubs_read(report: Report) -> None:
     assert (metadata["license"], metadata["library_name"]) == ("mit", "sklearn")
     assert {"sklearn", "skops", "tabular-regression"} <= {*metadata["tags"]}
     ((model,),) = [metadata["model-index"]]
-    assert model["name"] == MODEL_ID
+    assert model["name"] == report["model_id"]
     (result,) = model["results"]
     assert result["task"]["type"] == metadata["pipeline_tag"] == "tabular-regression"
     assert {"type", "name"} <= {*result["dataset"]}
@@ -382,8 +392,8 @@ def test_a_model_card_is_one_that_hubs_read(report: Report) -> None:
         name: report["validation"][name] for name in ("rmse", "mae")
     }
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        f"# {MODEL_ID}", "## Intended use", "## Training data", "## Training", "## Evaluation",
-        "## Limits", "## How to use it", "## How to train it again",
+        f"# {report['model_id']}", "## Intended use", "## Training data", "## Training",
+        "## Evaluation", "## Limits", "## How to use it", "## How to train it again",
     ]  # fmt: skip
 
 
@@ -397,9 +407,9 @@ def test_every_table_of_the_model_card_says_what_the_report_says(report: Report)
 def test_a_model_card_names_what_its_model_is_bad_at(candidate: Report) -> None:
     card = render_model_card(candidate)
     worst = max(candidate["slices"], key=lambda part: part["rmse"])
-    assert f"on distance {worst['name']}: RMSE {worst['rmse']:.4f} minutes" in card
-    assert '"models/green/2025-01-1a2b3c4d"' in card
-    assert "python -m taxi_duration reproduce green/2025-01-1a2b3c4d" in card
+    assert f"on {worst['kind']} {worst['name']}: RMSE {worst['rmse']:.4f} minutes" in card
+    assert f'load_model("models/{candidate["model_id"]}")' in card
+    assert f"python -m taxi_duration reproduce {candidate['model_id']}" in card
 
 
 def test_a_saved_models_cards_are_its_reports(tmp_path: Path) -> None:

@@ -1,9 +1,8 @@
 """The champion: loaded from the registry without running what lies there, and beaten or not."""
 
-import json
 import shutil
 from collections.abc import Iterator
-from logging import INFO, WARNING
+from logging import WARNING
 from pathlib import Path
 
 import mlflow
@@ -13,16 +12,14 @@ from prefect import flow
 from sklearn.linear_model import LinearRegression
 
 from taxi_duration import ModelError, SourceError, load_model
+from taxi_duration.backfill import find_champion
 from taxi_duration.contract import CABS
-from taxi_duration.evaluation import Challenge, compare_rmse
 from taxi_duration.mlflow_store import hold_store
-from taxi_duration.pipeline import find_champion
-from taxi_duration.settings import StabilityLimits
-from taxi_duration.stability import warn_of_shifts
-from taxi_duration.store import load_report, save_model
-from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, load_champion, log_training
-from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE
-from tests.runs import Run, read_logs, read_report_artifact, run_local
+from taxi_duration.registry import load_champion
+from taxi_duration.store import save_model
+from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, log_training
+from tests.months import FEBRUARY, JANUARY
+from tests.runs import read_logs
 from tests.trained import make_report, train_on
 
 GREEN, YELLOW = CABS["green"], CABS["yellow"]
@@ -85,7 +82,9 @@ def test_without_an_alias_there_is_no_champion(store: mlflow.MlflowClient) -> No
 
 def test_the_champion_of_another_cab_type_is_none(store: mlflow.MlflowClient) -> None:
     crown(store)
+    store.set_registered_model_alias(REGISTERED_MODEL, "champion-yellow", "1")
     assert load_champion(YELLOW) is None
+    store.delete_registered_model_alias(REGISTERED_MODEL, "champion-yellow")
 
 
 def test_a_store_that_is_not_there_is_not_made(
@@ -140,13 +139,15 @@ def test_a_model_that_is_not_ours_is_refused(
         model.write_bytes(whole)
     message = str(raised.value)
     assert message.startswith("champion, version 1 of nyc-taxi-duration, cannot be loaded: ")
-    assert message.endswith("Give the alias champion to a version that this pipeline registered.")
+    assert message.endswith(
+        " Make another one champion: `python -m taxi_duration promote VERSION`."
+    )
 
 
 def test_a_version_that_another_made_is_refused(store: mlflow.MlflowClient, tmp_path: Path) -> None:
     other = store.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
     crown(store, other.version)
-    with pytest.raises(ModelError, match=r"version 2 .*: no run of this pipeline logged it. Give"):
+    with pytest.raises(ModelError, match=r"version 2 .*: no run of this pipeline logged it. Make"):
         load_champion(GREEN)
     store.delete_model_version(REGISTERED_MODEL, other.version)
 
@@ -170,47 +171,5 @@ def test_a_champion_that_cannot_be_loaded_ends_no_run(
         if "not compared" in log.message
     ]
     assert log.level == WARNING
-    assert log.message.startswith("this model is not compared with the champion: champion, version")
+    assert log.message.startswith("models are not compared with the champion: champion, version")
     store.delete_model_version(REGISTERED_MODEL, other.version)
-
-
-def train_from_sample(directory: Path, month: int) -> Run:
-    return run_local(
-        directory, "--year", "2025", "--month", str(month), "--features", "course",
-        "--data-dir", str(SAMPLE), "--models-dir", f"of-{month}/models", "--offline",
-    )  # fmt: skip
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_a_run_is_compared_with_the_champion(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TAXI_DURATION_STABILITY_MOST_UNSEEN_PAIRS", "0.01")
-    monkeypatch.setenv("TAXI_DURATION_STABILITY_MOST_OVER_CHAMPION", "0.0001")
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    assert train_from_sample(tmp_path, 1).exit_code == 0
-    crown(client)
-    run = train_from_sample(tmp_path, 2)
-    assert run.exit_code == 0
-    champion, model = (
-        load_model(path.parent).evaluate(MARCH).rmse
-        for path in sorted(tmp_path.glob("of-*/models/green/*/manifest.json"))
-    )
-    challenge = Challenge("1", "2025-03", champion, model, is_seen=False, most_over=0.0001)
-    artifact = str(read_report_artifact(run.flow_run.id).data)
-    row = f"| champion, version 1 | {champion:.4f} | {compare_rmse(model, champion)} |"
-    assert row in artifact.splitlines()
-    report = load_report(*tmp_path.glob("of-2/models/green/*"))
-    assert "champion" not in json.dumps(report)
-    (warning,) = warn_of_shifts(report["stability"], StabilityLimits())
-    assert f"Beyond the limits of drift:\n\n- {warning}\n" in artifact
-    assert "2025-03: 20.8" in warning
-    logs = {log.message: log.level for log in read_logs(run.flow_run.id, awaited="published")}
-    assert logs[warning] == WARNING
-    assert logs[str(challenge)] == (WARNING if challenge.is_lost else INFO)
-    version = client.get_model_version(REGISTERED_MODEL, "2")
-    tracked = client.get_run(version.run_id).data
-    assert tracked.tags["notices"].endswith(f"{warning}\n{challenge}")
-    assert (
-        tracked.metrics["stability_unseen_pairs"] == report["stability"]["2025-03"]["unseen_pairs"]
-    )

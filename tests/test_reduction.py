@@ -82,8 +82,9 @@ def test_the_profile_of_a_month_is_that_of_its_trips_however_they_are_read(
     monkeypatch.setattr("taxi_duration.month_file.CHUNK_ROWS", 1000)
     trips, _ = clean_trips(read_trips(JANUARY))
     reduced = reduce_month(JANUARY, COURSE, with_medians=True).profile
-    scored = score_predictors({}, JANUARY, with_profile=True).profile
-    assert score_predictors({}, JANUARY).profile is None
+    predictors = {"model": train_model([JANUARY], "course").predict_clean}
+    scored = score_predictors(predictors, JANUARY, in_detail=True).profile
+    assert not score_predictors(predictors, JANUARY).profile.hour.any()
     for name, counts in Profile.of(trips).counts.items():
         np.testing.assert_array_equal(reduced.counts[name], counts)
         np.testing.assert_array_equal(scored.counts[name], counts)

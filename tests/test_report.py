@@ -1,27 +1,36 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
 from taxi_duration.card import Remarks, render_markdown
-from taxi_duration.evaluation import Evaluation
+from taxi_duration.error_analysis import MODEL, ErrorAnalysis
+from taxi_duration.evaluation import Evaluation, compare_rmse
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
+from taxi_duration.month_file import read_trips
 from taxi_duration.report import Report, build_report, collect_metrics
 from taxi_duration.settings import Thresholds
+from taxi_duration.stability import Profile
 from taxi_duration.training import Trial
-from tests.months import JANUARY
-from tests.reports import CHAMPION, add_parts, judge
+from taxi_duration.trips import clean_trips
+from tests.months import FEBRUARY, JANUARY
+from tests.reports import make_judged_report, refuse
 from tests.trained import train_on
 
+MODEL_ID = "green/2023-01-0123abcd"
 TRIALS = (Trial(0.0, 5.25), Trial(2.0, 5.5))
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    built = build_report(
+    trips, _ = clean_trips(read_trips(FEBRUARY), Month(2025, 2))
+    training = replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS)
+    analysis = ErrorAnalysis.of(trips, {MODEL: training.model.predict_clean(trips)})
+    return build_report(
         cab="green",
-        training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
+        training=training,
         alphas=(0.0, 2.0),
         train_funnels={
             Month(2022, 12): RowFunnel(
@@ -60,8 +69,9 @@ def report() -> Report:
             "2023-01": {"distance": 0.25, "hour": 0.0, "duration": 0.125, "unseen_pairs": 0.5},
             "2023-02": {"distance": 0.01, "hour": 0.02, "duration": 0.03, "unseen_pairs": 0.04},
         },
-    )
-    return add_parts(built)
+        profile=Profile.of(trips),
+        analysis=analysis,
+    ) | {"model_id": MODEL_ID}
 
 
 def test_the_report_has_the_promised_shape(report: Report) -> None:
@@ -99,7 +109,13 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
 
 
 def test_metrics_are_the_reports_figures(report: Report) -> None:
+    slices = {
+        re.sub(r"\W+", "_", f"slice {part['kind']} {part['name']} rmse"): part["rmse"]
+        for part in report["slices"]
+    }
+    assert {"slice_hour_night_0_to_5_rmse", "slice_pick_up_borough_Queens_rmse"} <= slices.keys()
     assert collect_metrics(report) == {
+        **slices,
         "train_rmse": 4.0,
         "train_rows_read": 1200.0,
         "train_rows_kept": 1000.0,
@@ -160,12 +176,12 @@ def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
 
 
 def test_the_champion_is_among_those_the_model_is_compared_with(report: Report) -> None:
-    lines = render_markdown(judge(report), "x", "y").splitlines()
-    assert "| champion, version 1 | 5.7500 | 4.3% higher |" in lines
-    seen = judge(report, champion={**CHAMPION, "is_seen": True})
-    assert "| champion, version 1, trained on 2023-02 too | 5.7500 |" in render_markdown(
-        seen, "x", "y"
-    )
+    judged = make_judged_report()
+    lines = render_markdown(judged, "x", "y").splitlines()
+    rmse, theirs = judged["validation"]["rmse"], judged["gate"]["champion"]["rmse"]
+    assert f"| champion, version 1 | {theirs:.4f} | {compare_rmse(rmse, theirs)} |" in lines
+    seen = render_markdown(refuse(is_seen=True), "x", "y")
+    assert f"| champion, version 1, trained on 2025-02 too | {theirs:.4f} |" in seen
     assert "champion, version" not in render_markdown(report, "x", "y")
 
 

@@ -178,7 +178,7 @@ def test_a_window_trained_on_a_cluster_has_the_same_report(
     assert [path.name for path in run.directory.glob("data/*.parquet")] == [
         "green_tripdata_2024-04.parquet"  # which validates, here
     ]
-    task_runs = read_task_runs(run.flow_run.id, expected=10)
+    task_runs = read_task_runs(run.flow_run.id, expected=12)
     assert {each.state_name for each in task_runs.values()} == {"Completed"}
 
 

@@ -264,7 +264,7 @@ def test_a_locked_store_is_tried_again(
         monkeypatch.setattr(tasks, "log_training", log)
         run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
     assert (run.exit_code, len(tried)) == (0, 1), run.output
-    assert read_task_runs(run.flow_run.id, 9)["log-to-mlflow"].run_count == 2
+    assert read_task_runs(run.flow_run.id, 11)["log-to-mlflow"].run_count == 2
 
 
 @pytest.mark.usefixtures("prefect_api")
@@ -280,7 +280,7 @@ def test_a_run_whose_store_fails_keeps_its_model_and_its_report(
     load_model(run.model_directory)
     artifact = str(read_report_artifact(run.flow_run.id).data)
     assert f"MLflow run: none. {said}" in artifact
-    assert read_task_runs(run.flow_run.id, 9)["log-to-mlflow"].run_count == 1
+    assert read_task_runs(run.flow_run.id, 10)["log-to-mlflow"].run_count == 1
     assert (tmp_path / "mlflow.db").read_text() == "not a database"
 
 

@@ -1,0 +1,241 @@
+"""The gate: whether a candidate is better than the champion, the baselines and chance.
+
+Both are scored on the same trips. How sure one can be that the candidate's RMSE is lower is found
+by a paired bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993): trips are
+drawn anew, with both models' errors on them, and the improvement is measured again and again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from taxi_duration.encoding import Floats
+from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
+from taxi_duration.evaluation import Evaluation, GroupErrors
+from taxi_duration.settings import GateSettings, name_variable
+from taxi_duration.slices import SLICES
+
+RESAMPLES = 999
+BATCH = 50
+"""Resamples that are drawn at a time, which bounds the memory."""
+
+BASELINES = {"zone_pair_median": "the zone-pair median's", "mean": "the training mean's"}
+
+
+@dataclass(frozen=True)
+class Opponent:
+    """The champion that a candidate is judged against.
+
+    Args:
+        version: its number, of the registered model.
+        months: what it was trained on, such as "2023-01".
+    """
+
+    version: str
+    model_id: str
+    months: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """By what share a model's RMSE is lower than the champion's, and the least of that.
+
+    Args:
+        improvement: 1 less the ratio of the two; negative where the model is worse.
+        lowest: its lower bound at the confidence asked for; None where trips are too few.
+        blocks: what was drawn: blocks of trips, each a trip or a few.
+    """
+
+    improvement: float
+    lowest: float | None
+    resamples: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate says of a candidate, and with which numbers.
+
+    Args:
+        reasons: sentences on why it is not promoted; none when it is.
+        unavailable: why the champion could not be had, if there may be one.
+        champion_errors: None without a champion.
+    """
+
+    reasons: tuple[str, ...]
+    settings: GateSettings
+    opponent: Opponent | None = None
+    unavailable: str | None = None
+    champion_errors: Evaluation | None = None
+    is_seen: bool = False
+    bootstrap: Bootstrap | None = None
+
+    @property
+    def is_promoted(self) -> bool:
+        return not self.reasons
+
+    def __str__(self) -> str:
+        return "promoted" if self.is_promoted else f"not promoted: {' '.join(self.reasons)}"
+
+    def describe(self) -> dict[str, Any]:
+        """The verdict as the report has it."""
+        champion = None
+        if self.opponent and self.champion_errors:
+            champion = {
+                **asdict(self.opponent),
+                "months": list(self.opponent.months),
+                "is_seen": self.is_seen,
+                "rmse": self.champion_errors.rmse,
+                "mae": self.champion_errors.mae,
+            }
+        return {
+            "is_promoted": self.is_promoted,
+            "reasons": list(self.reasons),
+            "champion": champion,
+            "unavailable": self.unavailable,
+            "bootstrap": asdict(self.bootstrap) if self.bootstrap else None,
+            "settings": self.settings.model_dump(),
+        }
+
+
+def judge(
+    errors: Mapping[str, Evaluation],
+    analysis: ErrorAnalysis,
+    month: str,
+    settings: GateSettings,
+    opponent: Opponent | None,
+    unavailable: str | None = None,
+) -> Verdict:
+    """Say whether a candidate becomes champion.
+
+    Args:
+        errors: by predictor, on the month's trips: the model, the baselines, and the champion.
+        month: that month, such as "2023-02".
+        opponent: the champion; without one, the baselines are all there is to beat.
+        unavailable: a sentence on why the champion could not be had; then nobody is promoted.
+    """
+    ours = errors[MODEL]
+    if not math.isfinite(ours.rmse):
+        return Verdict((f"its RMSE on {month} is {ours.rmse}, which is no number.",), settings)
+    reasons = [
+        f"its RMSE of {ours.rmse:.4f} minutes on {month} is not below {name} "
+        f"{errors[each].rmse:.4f}."
+        for each, name in BASELINES.items()
+        if not ours.rmse < errors[each].rmse
+    ]
+    if unavailable:
+        reasons.append(f"it could not be compared with the champion: {unavailable}")
+    if opponent is None or unavailable:
+        return Verdict(tuple(reasons), settings, unavailable=unavailable)
+    theirs = errors[CHAMPION]
+    is_seen = month in opponent.months
+    if is_seen:
+        reasons.append(
+            f"the champion, version {opponent.version}, was trained on {month} too, which would "
+            f"be no fair comparison: train on later months, or promote this version by hand."
+        )
+        return Verdict(tuple(reasons), settings, opponent, None, theirs, is_seen)
+    bootstrap = resample(analysis.blocks[MODEL], analysis.blocks[CHAMPION], settings.confidence)
+    if bootstrap.lowest is None or not bootstrap.lowest > settings.margin:
+        reasons.append(_describe_lack(ours, theirs, opponent, bootstrap, settings))
+    reasons += find_worse_slices(analysis, settings)
+    return Verdict(tuple(reasons), settings, opponent, None, theirs, is_seen, bootstrap)
+
+
+def _describe_lack(
+    ours: Evaluation,
+    theirs: Evaluation,
+    opponent: Opponent,
+    bootstrap: Bootstrap,
+    settings: GateSettings,
+) -> str:
+    change = abs(bootstrap.improvement)
+    word = "lower" if bootstrap.improvement >= 0 else "higher"
+    compared = (
+        f"its RMSE of {ours.rmse:.4f} minutes is {change:.2%} {word} than the {theirs.rmse:.4f} of "
+        f"the champion, version {opponent.version}"
+    )
+    if bootstrap.lowest is None:
+        return f"{compared}, and there are too few trips to say more."
+    margin, confidence = (name_variable(GateSettings, each) for each in ("margin", "confidence"))
+    return (
+        f"{compared}; with a confidence of {100 * settings.confidence:.4g}% ({confidence}) the "
+        f"improvement is at least {bootstrap.lowest:.2%}, and must be more than "
+        f"{100 * settings.margin:.4g}% ({margin})."
+    )
+
+
+def resample(ours: GroupErrors, theirs: GroupErrors, confidence: float) -> Bootstrap:
+    """Bootstrap the improvement of one RMSE over another on the same blocks of trips.
+
+    The draws are the same each time, and do not depend on the order of the trips.
+    """
+    used = ours.rows > 0
+    squares = ours.squares[used], theirs.squares[used]
+    improvement, blocks = float(_improve(*squares, axis=-1)), int(np.count_nonzero(used))
+    if blocks < 2:
+        return Bootstrap(improvement, None, 0, blocks)
+    from scipy import stats  # here, since it takes half a second
+
+    drawn = stats.bootstrap(
+        squares,
+        _improve,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=BATCH,
+        confidence_level=confidence,
+        alternative="greater",
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Bootstrap(improvement, float(drawn.confidence_interval.low), RESAMPLES, blocks)
+
+
+def _improve(ours: Floats, theirs: Floats, axis: int) -> Floats:
+    """1 less the ratio of two RMSE, from squared errors; none over a model without errors."""
+    ours_total, theirs_total = ours.sum(axis=axis), theirs.sum(axis=axis)
+    ratios = np.divide(
+        ours_total, theirs_total, out=np.ones_like(theirs_total), where=theirs_total > 0
+    )
+    improvement: Floats = 1 - np.sqrt(ratios)
+    return improvement
+
+
+def find_worse_slices(analysis: ErrorAnalysis, settings: GateSettings) -> list[str]:
+    """Sentences on the slices where a model is worse than the champion by more than the limit."""
+    ours, theirs = analysis.slices[MODEL], analysis.slices[CHAMPION]
+    limit, fewest = settings.most_slice_worsening, settings.fewest_slice_trips
+    variable = name_variable(GateSettings, "most_slice_worsening")
+    return [
+        f"on {trips:,.0f} trips of {each} its RMSE of {model:.4f} minutes is "
+        f"{model / champion - 1:.1%} above the champion's {champion:.4f}; {variable} allows "
+        f"{100 * limit:.4g}%."
+        for each, trips, model, champion in zip(
+            SLICES, ours.rows.tolist(), ours.rmse.tolist(), theirs.rmse.tolist(), strict=True
+        )
+        if trips >= fewest and model > champion * (1 + limit)
+    ]
+
+
+def describe_slices(analysis: ErrorAnalysis) -> list[dict[str, Any]]:
+    """The errors of each slice that has trips, as the report has them."""
+    ours, theirs = analysis.slices[MODEL], analysis.slices.get(CHAMPION)
+    return [
+        {
+            "kind": each.kind,
+            "name": each.name,
+            "trips": int(ours.rows[place]),
+            "rmse": float(ours.rmse[place]),
+            "mae": float(ours.mae[place]),
+            "mean_residual": float(ours.mean_residual[place]),
+            "champion_rmse": float(theirs.rmse[place]) if theirs else None,
+        }
+        for place, each in enumerate(SLICES)
+        if ours.rows[place]
+    ]
