@@ -102,7 +102,7 @@ def describe_columns(drift: Mapping[str, Sequence[str]]) -> list[str]:
 def describe_origin(report: Report) -> list[str]:
     """All that it takes to have the same model again: files, software and commands."""
     return [
-        "## Having it again",
+        "## Making it again",
         tabulate_files(report["inputs"]),
         make_table(("software", "version"), [*report["versions"].items()]),
         f"To train this model, and to reproduce it:\n\n{list_commands(report)}",

@@ -31,7 +31,7 @@ body {
 main { max-width: 72rem; margin: 0 auto; padding: 2.5rem 1.5rem 4rem; }
 h1 { margin: 0 0 .75rem; font-size: 1.75rem; line-height: 1.2; letter-spacing: -.015em; }
 h2 {
-  margin: 3rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line);
+  margin: 2.25rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line);
   font-size: 1.2rem; line-height: 1.3; letter-spacing: -.005em;
 }
 p, li { max-width: 46rem; }

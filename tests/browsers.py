@@ -5,6 +5,9 @@ import shutil
 
 import pytest
 
+SCREENSHOTS_VARIABLE = "TAXI_DURATION_SCREENSHOTS"
+"""Names the directory that screenshots for the documentation are put in, if any are wanted."""
+
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",
