@@ -13,6 +13,7 @@ from taxi_duration.evaluation import compare_rmse
 from taxi_duration.markdown import make_table
 from taxi_duration.report import Report
 from taxi_duration.verdict import (
+    begin_sentence,
     explain_verdict,
     find_champion,
     is_beyond,
@@ -42,7 +43,7 @@ def describe_result(report: Report, promotion: str | None) -> list[Part]:
         f"(alpha {report['alpha']:g}{_describe_trials(report['trials'])}; training RMSE "
         f"{train['rmse']:.4f}, validation MAE {validation['mae']:.4f}).",
         f"> **{name_verdict(report).capitalize()}.** {' '.join(explain_verdict(report))}",
-        *([promotion] if promotion else []),
+        *([begin_sentence(promotion)] if promotion else []),
         tabulate_contenders(report),
     ]
 

@@ -57,7 +57,7 @@ def explain_verdict(report: Report) -> list[str]:
     gate, champion = report["gate"], find_champion(report)
     if gate is None:
         return ["No gate held this model against a champion."]
-    reasons = [reason[:1].upper() + reason[1:] for reason in gate["reasons"]]
+    reasons = [begin_sentence(reason) for reason in gate["reasons"]]
     if champion is None:
         return reasons or ["There was no champion yet, and it is better than the baselines."]
     change = compare_rmse(report["validation"]["rmse"], champion["rmse"])
@@ -85,6 +85,15 @@ def is_beyond(part: dict[str, Any], settings: dict[str, Any]) -> bool:
     """Whether a slice is worse than the champion's by more than the gate's settings allow."""
     most: float = part["champion_rmse"] * (1 + settings["most_slice_worsening"])
     return bool(part["trips"] >= settings["fewest_slice_trips"] and part["rmse"] > most)
+
+
+def begin_sentence(text: str) -> str:
+    """Text with a capital at its beginning, and as it is after that.
+
+    >>> begin_sentence("its RMSE is low.")
+    'Its RMSE is low.'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def show_per_cent(share: float) -> str:

@@ -156,6 +156,10 @@ def test_nothing_of_the_report_is_a_code_block(page: Page) -> None:
     assert page.locator("pre table, code table").count() == 0
 
 
+def test_page_shows_the_plots(page: Page) -> None:
+    wait_for_picture(page, "img[alt^='Actual against predicted']")
+
+
 def test_page_links_to_the_mlflow_run(page: Page) -> None:
     link = page.locator("a[href*='/#/experiments/']")
     assert link.count() == 1

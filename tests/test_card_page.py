@@ -134,7 +134,7 @@ def test_the_page_can_be_shown_in_the_documentation(
 ) -> None:
     """With TAXI_DURATION_SCREENSHOTS=docs/images this takes the pictures that are there."""
     picture = Path(os.environ.get(SCREENSHOTS_VARIABLE, tmp_path)) / f"card-{scheme}.png"
-    page = browser.new_page(viewport={"width": 1160, "height": 2040}, color_scheme=scheme)
+    page = browser.new_page(viewport={"width": 1160, "height": 2120}, color_scheme=scheme)
     page.goto(address)
     page.screenshot(path=picture)
     page.close()

@@ -186,12 +186,12 @@ def test_the_champion_is_among_those_the_model_is_compared_with(report: Report) 
 
 
 def test_what_is_beyond_a_limit_is_said_before_the_figures(report: Report) -> None:
-    remarks = Remarks(("a notice",), ("a shift", "another"), "It is the champion now.")
+    remarks = Remarks(("a notice",), ("a shift", "another"), "it is champion now.")
     said = render_markdown(report, "x", "y", remarks)
     assert "Beyond the limits of drift:\n\n- a shift\n- another\n\n| drift:" in said
     assert "about this run's months:\n\n- a notice\n\n" in said
-    assert "champion.\n\nIt is the champion now.\n\n| on 2023-02 |" in said
-    assert remarks.sentences == ["a notice", "a shift", "another", "It is the champion now."]
+    assert "champion.\n\nIt is champion now.\n\n| on 2023-02 |" in said
+    assert remarks.sentences == ["a notice", "a shift", "another", "it is champion now."]
     assert "Beyond the limits" not in render_markdown(report, "x", "y", Remarks(("a notice",)))
     assert Remarks(("a notice",)).sentences == ["a notice"]
 
