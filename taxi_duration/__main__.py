@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from taxi_duration import backfill, registry_commands, watching
+from taxi_duration import backfill, registry_commands, reproduce_command, watching
 from taxi_duration.backfill_report import summarise
 from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.doctor import add_options, report
@@ -48,6 +48,7 @@ def main() -> int:
     add_options(doctor)
     doctor.set_defaults(run=report)
     registry_commands.add_commands(commands)
+    reproduce_command.add_command(commands)
     arguments = parser.parse_args()
     return end_in_one_line(lambda: arguments.run(arguments))
 

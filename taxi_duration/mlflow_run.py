@@ -174,9 +174,15 @@ def _log_model(
             "trip_distance": [1.4, 0.9],
         }
     )
-    types = [DataType.datetime, DataType.long, DataType.long, DataType.double]
+    types = {
+        "pickup": DataType.datetime,
+        "pickup_zone": DataType.long,
+        "dropoff_zone": DataType.long,
+        "distance_miles": DataType.double,
+    }
     columns: list[ColSpec | TensorSpec] = [
-        ColSpec(kind, name) for kind, name in zip(types, example.columns, strict=True)
+        ColSpec(kind, cab.columns[ours], required=ours in model.features.needs)
+        for ours, kind in types.items()
     ]
     versions: dict[str, Any] = report["versions"]
     # As mlflow.sklearn.log_model does, which knows no run but the active one; and an active run is

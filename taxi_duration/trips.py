@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -71,7 +72,7 @@ def select_columns(raw: Raw, wanted: Iterable[str]) -> Trips:
         is_time = KINDS[ours] == TIME
         try:
             columns[ours] = _read_times(column) if is_time else _read_numbers(column, ours)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"column {raw_name} holds {column.dtype}, which cannot be read as "
                 f"{'times' if is_time else 'numbers'}: {error}."
@@ -82,7 +83,11 @@ def select_columns(raw: Raw, wanted: Iterable[str]) -> Trips:
 def _read_times(column: Any) -> npt.NDArray[np.datetime64]:
     if column.dtype == "datetime64[us]":
         return np.asarray(column)
-    if pd.api.types.is_numeric_dtype(column.dtype):
+    # Among objects too, which pandas would take for nanoseconds or microseconds.
+    has_number = column.dtype == object and any(
+        isinstance(each, Real) and each == each for each in column
+    )
+    if has_number or pd.api.types.is_numeric_dtype(column.dtype):
         raise TypeError("numbers are not times")
     return pd.Series(column, copy=False).astype("datetime64[us]").to_numpy()
 
@@ -97,7 +102,7 @@ def _read_numbers(column: Any, ours: str) -> npt.NDArray[Any]:
 
 
 def find_unusable(trips: Trips) -> dict[str, Rows]:
-    """Mark the values that say nothing: missing, infinite, or a zone that is no whole number."""
+    """Mark the values that say nothing: missing, too large, or a zone that is no whole number."""
     return {name: _is_unusable(name, values) for name, values in trips.items()}
 
 
@@ -108,9 +113,11 @@ def _is_unusable(name: str, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     if np.issubdtype(values.dtype, np.integer):
         negative: npt.NDArray[np.bool_] = values < 0
         return negative
+    if name == "distance_miles":
+        too_far: npt.NDArray[np.bool_] = ~(np.abs(values) <= MOST_MILES)
+        return too_far
     unusable: npt.NDArray[np.bool_] = ~np.isfinite(values)
-    if name != "distance_miles":
-        unusable |= (values < 0) | (np.floor(values) != values)
+    unusable |= (values < 0) | (np.floor(values) != values)
     return unusable
 
 

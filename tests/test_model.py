@@ -181,7 +181,12 @@ EXTENDED = train_model([JANUARY], "extended")
 
 @pytest.mark.parametrize(
     ("column", "value", "ours"),
-    [("PULocationID", None, "pickup_zone"), ("trip_distance", np.inf, "distance_miles")],
+    [
+        ("PULocationID", None, "pickup_zone"),
+        ("PULocationID", 74.5, "pickup_zone"),
+        ("trip_distance", np.inf, "distance_miles"),
+        ("trip_distance", -1.1e6, "distance_miles"),
+    ],
 )
 def test_a_value_that_cannot_be_used_is_counted(
     model: DurationModel, raw: pd.DataFrame, column: str, value: float | None, ours: str
@@ -190,6 +195,31 @@ def test_a_value_that_cannot_be_used_is_counted(
     broken.loc[broken.index[:3], column] = value
     with pytest.raises(ModelError, match=rf"3 of 2,000 trips have no usable {ours}: drop or fill"):
         model.predict(broken)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "reason"),
+    [
+        ("lpep_pickup_datetime", [1672648200000, 5], "times: numbers are not times"),
+        ("lpep_pickup_datetime", ["2023-01-02", 5], "times: numbers are not times"),
+        ("lpep_pickup_datetime", ["2023-01-02", "soon"], "times: .* unable to parse: soon"),
+        ("lpep_pickup_datetime", [[], None], "times: <class 'list'> is not convertible"),
+        ("PULocationID", ["74", "x"], "numbers: could not convert string to float: 'x'"),
+        ("PULocationID", [{}, 74], r"numbers: float\(\) argument must be"),
+        ("trip_distance", [10**400, 1], "numbers: int too large to convert to float"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_refused(
+    column: str, values: list[object], reason: str, raw: pd.DataFrame
+) -> None:
+    with pytest.raises(DataError, match=f"column {column} .*, which cannot be read as {reason}"):
+        EXTENDED.predict(raw.head(2).assign(**{column: values}))
+
+
+def test_times_may_be_text(raw: pd.DataFrame) -> None:
+    for text in raw["lpep_pickup_datetime"].astype(str), raw["lpep_pickup_datetime"].map(str):
+        predicted = EXTENDED.predict(raw.assign(lpep_pickup_datetime=text.astype(object)))
+        np.testing.assert_array_equal(predicted, EXTENDED.predict(raw))
 
 
 def test_a_distance_beyond_fifty_miles_counts_as_none_to_extended_features(

@@ -1,21 +1,27 @@
 """Training as the flows do it, without a flow."""
 
+from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 
+from taxi_duration.disk import hash_file
 from taxi_duration.error_analysis import MODEL, ErrorAnalysis
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import get_feature_set
+from taxi_duration.funnel import RowFunnel
 from taxi_duration.gate import Verdict
+from taxi_duration.model import score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
 from taxi_duration.reduction import reduce_month
 from taxi_duration.report import Report, build_report
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS, Profile
-from taxi_duration.store import identify_model
+from taxi_duration.store import identify_model, save_model
 from taxi_duration.training import Training, fit_window, sum_window
 from taxi_duration.trips import clean_trips
-from tests.months import FEBRUARY
+from tests.months import FEBRUARY, JANUARY
 
 
 def train_on(path: Path, features: str) -> Training:
@@ -50,3 +56,47 @@ def make_report(training: Training, sha256: str = "ab", verdict: Verdict | None 
         verdict=verdict,
     )
     return {"model_id": identify_model(report, model.features), **report}
+
+
+def save_sample_training(
+    models_directory: Path,
+    features: str,
+    alpha: float | None = None,
+    paths: Sequence[Path] = (JANUARY, FEBRUARY),
+) -> Path:
+    """Train on months of the sample, validate on the last, and save what a run would.
+
+    What in the report is not made up is all that a training can be reproduced by.
+    """
+    *train, validation = paths
+    feature_set = get_feature_set(features)
+    months = [reduce_month(path, feature_set) for path in train]
+    window = sum_window(feature_set, [partial(attrgetter("tables"), month) for month in months])
+    training = fit_window(window, alpha)
+    scores = score_predictors({"model": training.model.predict_clean}, validation)
+    errors = scores.errors["model"]
+    first, *others = [month.funnel for month in months]
+    report = make_report(training)
+    report["alphas"] = list(feature_set.alphas) if alpha is None else [alpha]
+    report["inputs"] = {path.name: hash_file(path) for path in paths}
+    report["train"] |= {
+        "months": [_read_month(path) for path in train],
+        "rmse": training.rmse,
+        **_count_rows(sum(others, first)),
+    }
+    report["validation"] |= {
+        "month": _read_month(validation),
+        "rmse": errors.rmse,
+        "mae": errors.mae,
+        **_count_rows(scores.funnel),
+    }
+    report["model_id"] = identify_model(report, feature_set)
+    return save_model(models_directory, training.model, report)
+
+
+def _read_month(path: Path) -> str:
+    return path.stem.rpartition("_")[2]
+
+
+def _count_rows(funnel: RowFunnel) -> dict[str, int]:
+    return {"rows_read": funnel.rows_read, "rows_kept": funnel.rows_kept}
