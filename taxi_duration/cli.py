@@ -22,6 +22,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 
+from taxi_duration.card import outline
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.heartbeats import have_heartbeats
@@ -239,13 +240,10 @@ def find_program(name: str) -> str:
 def summarise(trained: TrainedRun) -> str:
     """The figures of a run, where its model, MLflow run and artifact are, and how to open them."""
     report, tracked = trained.report, trained.tracked
-    validation, baselines = report["validation"], report["baselines"]
     return f"""
 {report["cab"]} trips, {report["features"]} features, trained on \
-{", ".join(report["train"]["months"])}, validated on {validation["month"]}
-  validation RMSE   {validation["rmse"]:.6f} minutes over {validation["rows_kept"]:,} trips
-  to compare        {baselines["zone_pair_median"]["rmse"]:.4f} zone-pair median, \
-{baselines["mean"]["rmse"]:.4f} training mean
+{", ".join(report["train"]["months"])}, validated on {report["validation"]["month"]}
+{outline(report)}
   model             {trained.model_location}
                     to use it: taxi_duration.load_model({str(trained.model_directory)!r})
   MLflow run        {tracked.run_id}, version {tracked.version} of {REGISTERED_MODEL}

@@ -13,6 +13,7 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from taxi_duration import dead_runs, tracking
+from taxi_duration.card import Remarks
 from taxi_duration.challenge import find_challenge
 from taxi_duration.disk import check_writable
 from taxi_duration.error_analysis import CHAMPION, MODEL
@@ -22,7 +23,6 @@ from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
 from taxi_duration.registry import Promotion, read_past
 from taxi_duration.report import Report, build_report, outline_report
-from taxi_duration.run_card import Remarks
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
 from taxi_duration.settings import (

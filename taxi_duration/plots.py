@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Sequence
 
@@ -37,11 +36,6 @@ def plot_rmse_by_month(steps: Sequence[Step]) -> bytes:
     # Without metadata, the same steps give the same bytes.
     figure.savefig(picture, format="png", metadata={"Software": None})
     return picture.getvalue()
-
-
-def embed_png(picture: bytes, text: str) -> str:
-    """Markdown that holds a picture itself."""
-    return f"![{text}](data:image/png;base64,{base64.b64encode(picture).decode()})"
 
 
 def draw_rmse_by_month(steps: Sequence[Step]) -> str:

@@ -3,33 +3,38 @@
 models/<cab>/<last training month>-<id>/
     model.skops      feature set, alpha and the fitted scikit-learn pipeline; no pickle
     report.json      the training run's report
-    manifest.json    the sha256 of both; a directory without it is not a model
+    report.html      the report as a page, the run card
+    README.md        the model card
+    manifest.json    the sha256 of each; a directory without it is not a model
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
-from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+from taxi_duration.card import render_html
 from taxi_duration.disk import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.errors import ModelError
 from taxi_duration.features import FeatureSet
 from taxi_duration.model import DurationModel
+from taxi_duration.model_card import render_model_card
+from taxi_duration.model_file import dump_model, read_model
 from taxi_duration.reduction import identify_code
 from taxi_duration.report import Report
 
 MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
-FILES = (MODEL_FILE, REPORT_FILE)
+PAGE_FILE, CARD_FILE = "report.html", "README.md"
+NEEDED = (MODEL_FILE, REPORT_FILE)
+"""What a model is used from; the others are for people."""
+FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
 """What a manifest names; any other file in the directory is never read."""
-MODEL_FORMAT = 2
+MODEL_FORMAT = 3
 
 
 def identify_model(report: Report, features: FeatureSet) -> str:
@@ -90,8 +95,9 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
     with stage(final.parent, final.name) as scratch:
         written = Path(scratch, final.name)
         written.mkdir()
-        (written / MODEL_FILE).write_bytes(_dump(model))
+        (written / MODEL_FILE).write_bytes(dump_model(model))
         write_json(written / REPORT_FILE, report)
+        _write_cards(written)
         hashes = {file: hash_file(written / file) for file in FILES}
         write_json(written / MANIFEST_FILE, {"format": MODEL_FORMAT, "sha256": hashes})
         for file in [*written.iterdir(), written]:
@@ -110,6 +116,13 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
                 raise
         flush_to_disk(final.parent)
     return final
+
+
+def _write_cards(directory: Path) -> None:
+    """Say what the report there says, for people, just as it reads back."""
+    report = json.loads((directory / REPORT_FILE).read_text("utf-8"))
+    for file, render in ((PAGE_FILE, render_html), (CARD_FILE, render_model_card)):
+        (directory / file).write_bytes(render(report).encode())
 
 
 def check_finite(report: Report) -> None:
@@ -145,11 +158,9 @@ def load_model(directory: str | Path) -> DurationModel:
     Raises:
         ModelError: the directory or a file of it is missing, altered, or of another format.
     """
-    import skops.io
-
-    content = _read_verified(Path(directory))[MODEL_FILE]
+    content = _read_verified(Path(directory), NEEDED)[MODEL_FILE]
     try:
-        return _from_state(skops.io.loads(content, trusted=[]))
+        return read_model(content)
     except Exception as error:  # skops raises many kinds; each means the same to the caller
         raise ModelError(
             f"{Path(directory, MODEL_FILE)} cannot be loaded: {error}. Nothing of it was run; "
@@ -163,7 +174,8 @@ def load_report(directory: str | Path) -> Report:
     Raises:
         ModelError: as `load_model`.
     """
-    path, content = Path(directory, REPORT_FILE), _read_verified(Path(directory))[REPORT_FILE]
+    path = Path(directory, REPORT_FILE)
+    content = _read_verified(Path(directory), NEEDED)[REPORT_FILE]
     try:
         report = json.loads(content)
         if not isinstance(report, dict):
@@ -182,14 +194,14 @@ def verify_model(directory: Path) -> None:
         ModelError: the manifest is missing, of another format, or names other files than a
             model has; or a file does not match it, or is a link that leads elsewhere.
     """
-    _read_verified(directory)
+    _read_verified(directory, FILES)
 
 
-def _read_verified(directory: Path) -> dict[str, bytes]:
+def _read_verified(directory: Path, names: Sequence[str]) -> dict[str, bytes]:
     """The files' bytes, the very ones that were hashed: what changes later is not seen."""
     hashes = _read_manifest(directory)
     contents = {}
-    for name in FILES:
+    for name in names:
         try:
             contents[name] = _read_inside(directory, name)
         except OSError as error:
@@ -224,7 +236,7 @@ def _read_manifest(directory: Path) -> dict[str, str]:
     if not isinstance(hashes, dict) or named != sorted(FILES):
         raise ModelError(
             f"{path} names {', '.join(map(str, named)) or 'nothing'} where a model has "
-            f"{' and '.join(FILES)}: it is not what was written; restore it or train the model "
+            f"{', '.join(FILES)}: it is not what was written; restore it or train the model "
             "again."
         )
     return hashes
@@ -254,60 +266,3 @@ def is_whole(directory: Path) -> bool:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write JSON as people read it; NaN is refused, since no reader of JSON need accept it."""
     path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
-
-
-def _dump(model: DurationModel) -> bytes:
-    """A model's file, which has the same bytes whenever and wherever the model is written.
-
-    skops numbers what it finds, and names its files, by addresses in memory; and it dates them.
-    """
-    import skops.io  # here, since it takes most of a second
-
-    numbers, names = count(1), dict[str, str]()
-
-    def renumber(node: dict[str, Any]) -> dict[str, Any]:
-        if "__id__" in node:
-            # Each its own: whether equal strings are one object differs between processes.
-            node["__id__"] = next(numbers)
-            if "file" in node:
-                suffix = Path(node["file"]).suffix
-                node["file"] = names.setdefault(node["file"], f"{len(names)}{suffix}")
-        return node
-
-    stable = io.BytesIO()
-    with (
-        ZipFile(io.BytesIO(skops.io.dumps(_to_state(model)))) as dumped,
-        ZipFile(stable, "w") as written,
-    ):
-        schema = json.loads(dumped.read("schema.json"), object_hook=renumber)
-        contents = {new: dumped.read(old) for old, new in names.items()}
-        contents["schema.json"] = json.dumps(schema).encode()
-        for name, content in contents.items():
-            written.writestr(ZipInfo(name), content, ZIP_DEFLATED)  # dated 1980
-    return stable.getvalue()
-
-
-def _to_state(model: DurationModel) -> dict[str, Any]:
-    features = model.features
-    return {
-        "features": {
-            "name": features.name,
-            "terms": list(features.terms),
-            "alphas": list(features.alphas),
-            "bounds": list(features.bounds) if features.bounds else None,
-        },
-        "alpha": model.alpha,
-        "pipeline": model.pipeline,
-    }
-
-
-def _from_state(state: dict[str, Any]) -> DurationModel:
-    features = state["features"]
-    bounds = features["bounds"]
-    feature_set = FeatureSet(
-        features["name"],
-        tuple(features["terms"]),
-        tuple(features["alphas"]),
-        (bounds[0], bounds[1]) if bounds else None,
-    )
-    return DurationModel.from_pipeline(feature_set, state["alpha"], state["pipeline"])

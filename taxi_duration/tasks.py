@@ -22,6 +22,7 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
+from taxi_duration.card import Remarks, render_markdown
 from taxi_duration.challenge import Challenge
 from taxi_duration.contract import Cab
 from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
@@ -42,7 +43,6 @@ from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
 from taxi_duration.registry import Champion, Promotion, promote_candidate
 from taxi_duration.report import Report, explain_promotion
-from taxi_duration.run_card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile
 from taxi_duration.store import save_model

