@@ -159,9 +159,8 @@ def match_columns(
         known = (name.lower() for name in [*names, *aliases])
         found = next((by_lower_case[name] for name in known if name in by_lower_case), [])
         if len(found) > 1:
-            raise DataError(
-                f"columns {', '.join(map(shorten_name, found))} are the same column: keep one of them."
-            )
+            shown = ", ".join(map(shorten_name, found))
+            raise DataError(f"columns {shown} are the same column: keep one of them.")
         if not found:
             raise DataError(
                 f"column {' or '.join(names)} is missing; the columns are "

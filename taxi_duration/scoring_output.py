@@ -72,21 +72,20 @@ def open_output(path: Path, schema: pa.Schema) -> Iterator[Write]:
     with _open_writer(path, check_suffix(path, "output"), schema) as writer:
         gathered: list[pa.RecordBatch] = []
 
-        def flush() -> None:
+        def flush(least_rows: int) -> None:
             rows = pa.Table.from_batches(gathered, schema)
-            gathered.clear()
-            while rows.num_rows:
-                # One row group each, of a size that does not depend on how the rows came.
+            while rows.num_rows >= least_rows:
                 writer.write_table(rows.slice(0, ROWS_A_GROUP))
                 rows = rows.slice(ROWS_A_GROUP)
+            gathered[:] = rows.to_batches()
 
         def write(batch: pa.RecordBatch) -> None:
             gathered.append(batch)
             if sum(each.num_rows for each in gathered) >= ROWS_A_GROUP:
-                flush()
+                flush(ROWS_A_GROUP)
 
         yield write
-        flush()
+        flush(1)
 
 
 def _open_writer(target: Any, suffix: str, schema: pa.Schema) -> Any:
