@@ -18,12 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import (
-    ArtifactFilter,
-    ArtifactFilterFlowRunId,
-    FlowRunFilter,
-    FlowRunFilterId,
-)
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
@@ -45,7 +40,7 @@ from tests.deployments import (
 )
 from tests.faults.halted import HALTED
 from tests.months import write_month, write_months
-from tests.runs import read_logs, read_report_artifact, read_task_runs
+from tests.runs import read_artifact, read_logs, read_report_artifact, read_task_runs
 from tests.servers import PROGRAMS, wait_until
 
 DEPLOYMENTS = {
@@ -235,10 +230,8 @@ def test_predict_scores_a_month_by_a_model_as_deployed(
     written = pq.read_table(checkout / "predictions" / "2023-03.parquet")
     assert len(written) == validation["rows_read"]
     with connected_to(prefect_server):
-        of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[read_run("predict").id]))
-        with get_client(sync_client=True) as client:
-            shown = {each.key: str(each.data) for each in client.read_artifacts(of_run)}
-    assert f"RMSE {validation['rmse']:.6f} minutes" in shown["predictions"]
+        shown = str(read_artifact(read_run("predict").id, "predictions").data)
+    assert f"RMSE {validation['rmse']:.6f} minutes" in shown
 
 
 def test_runs_leave_the_checkout_clean(runs: dict[str, FlowRun], checkout: Path) -> None:

@@ -1,18 +1,14 @@
 """The scoring as a flow, on a real Prefect server."""
 
 from pathlib import Path
-from uuid import UUID
 
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
-from prefect.client.schemas.objects import Artifact
 
 from taxi_duration import InputError
 from taxi_duration.scoring_flow import ARTIFACT_KEY, predict
 from taxi_duration.store import save_model
 from tests.months import JANUARY, SAMPLE, write_month
-from tests.runs import call_taxi_duration, read_task_runs
+from tests.runs import call_taxi_duration, read_artifact, read_task_runs
 from tests.trained import make_report, train_on
 
 
@@ -21,12 +17,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = train_on(JANUARY, "course")
     directory = tmp_path_factory.mktemp("models")
     return save_model(directory, training.model, make_report(training))
-
-
-def read_artifacts(flow_run_id: UUID) -> list[Artifact]:
-    of_run = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
-    with get_client(sync_client=True) as client:
-        return [each for each in client.read_artifacts(artifact_filter=of_run) if each.key]
 
 
 @pytest.mark.usefixtures("prefect_api")
@@ -48,9 +38,8 @@ def test_the_flow_scores_a_month_as_the_command_does(model: Path, tmp_path: Path
     assert read_task_runs(flow_run_id, 4).keys() == {
         "load-model", "download-2025-02", "predict-trips", "publish-predictions",
     }  # fmt: skip
-    (artifact,) = read_artifacts(flow_run_id)
-    assert artifact.key == ARTIFACT_KEY == "predictions"
-    text, rmse = str(artifact.data), scored.tally.evaluation.rmse
+    assert ARTIFACT_KEY == "predictions"
+    text, rmse = str(read_artifact(flow_run_id, ARTIFACT_KEY).data), scored.tally.evaluation.rmse
     assert text.startswith("# Predictions of synthetic_green_tripdata_2025-02.parquet\n")
     assert f"| rows | {scored.tally.rows:,} |" in text
     assert f"| realised errors | RMSE {rmse:.6f} minutes, " in text
