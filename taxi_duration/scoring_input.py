@@ -152,7 +152,7 @@ def _open_csv(
         with name_damage(path, "cannot be read as CSV", CHECK_FILE):
             return pa_csv.open_csv(path, reading, parsing, texts)
 
-    with start([]) as header:
+    with start([]) as header, name_damage(path, "cannot be read as CSV", CHECK_FILE):
         names = header.schema.names
 
     def check(columns: Iterable[str]) -> dict[str, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -90,17 +92,30 @@ def plan_scoring(options: ScoringOptions, today: date) -> ScoringPlan:
         DataError: the month is absent and `offline` is set, or its file is none of this cab type.
     """
     cab, output = get_cab(options.cab), options.output
-    check_output(output)
-    check_writable(output.parent, "directory of the output")
-    months = LocalMonths(cab, options.data_dir, options.offline)
-    trips = _find_trips(options.input)
-    if isinstance(trips, Month):
-        check_month(cab, trips)
-        check_months(cab, [trips], options.data_dir, options.offline, today, validates=False)
-        check_apart(output, options.data_dir / trips.file_name(cab.name))
-    else:
-        check_apart(output, trips)
+    with _name_path_errors():
+        check_output(output)
+        check_writable(output.parent, "directory of the output")
+        months = LocalMonths(cab, options.data_dir, options.offline)
+        trips = _find_trips(options.input)
+        if isinstance(trips, Month):
+            check_month(cab, trips)
+            check_months(cab, [trips], options.data_dir, options.offline, today, validates=False)
+            check_apart(output, options.data_dir / trips.file_name(cab.name))
+        else:
+            check_apart(output, trips)
     return ScoringPlan(cab, str(options.model), trips, months, output, options.id_column)
+
+
+@contextmanager
+def _name_path_errors() -> Iterator[None]:
+    """Turn what the operating system says of a path, such as that it is too long, into ours."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{error.filename} cannot be looked at ({error.strerror or error}): name another path, "
+            "or give yourself permission."
+        ) from error
 
 
 def _find_trips(text: str) -> Path | Month:

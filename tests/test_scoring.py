@@ -578,12 +578,14 @@ REFUSED = [
     ("--input trips.parquet --output out.xlsx", "output out.xlsx has suffix .xlsx: give a file"),
     ("--input trips.json --output out.csv", "input trips.json has suffix .json: give a file"),
     ("--input none.csv --output out.csv", "input none.csv does not exist: give a file of trips"),
+    (f"--input {'x' * 300}.csv --output out.csv", f"{'x' * 300}.csv cannot be looked at (File na"),
     ("--input dir.csv --output out.csv", "input dir.csv is no file: give a file of trips"),
     ("--input trips.parquet --output dir.csv", "output dir.csv is a directory: name a file in it"),
     ("--input trips.parquet --output trips.parquet", "output trips.parquet is the input itself"),
     ("--input trips.parquet --output trips.csv/out.csv", "directory of the output trips.csv is "),
     ("--input page.parquet --output out.csv", "page.parquet is not a parquet file: "),
     ("--input empty.csv --output out.csv", "empty.csv cannot be read as CSV: Empty CSV file. "),
+    ("--input latin.csv --output out.csv", "latin.csv cannot be read as CSV: "),
     ("--input few.csv --output out.csv", "few.csv: column DOLocationID is missing; the columns"),
     (
         "--input zoned.parquet --output out.csv",
@@ -612,7 +614,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[each for each, _ in REFUSED])
+@pytest.mark.parametrize(("arguments", "message"), REFUSED, ids=[m for _, m in REFUSED])
 def test_a_users_mistake_is_told_in_one_line_before_any_work(
     arguments: str,
     message: str,
@@ -630,6 +632,7 @@ def test_a_users_mistake_is_told_in_one_line_before_any_work(
     write(Path("zoned.parquet"), trips.assign(**{MILES: "far"}))
     for name in ("page.parquet", "trips.json"):
         Path(name).write_text("<html>")
+    Path("latin.csv").write_bytes("größe\n1\n".encode("latin-1"))
     Path("empty.csv").touch()
     Path("dir.csv").mkdir()
     before = sorted(tmp_path.rglob("*"))
