@@ -20,6 +20,7 @@ from benchmarks.growth import PLOT, measure_growth
 from benchmarks.measure import ROOT, hurry
 from benchmarks.month_cost import PAGE, measure_month_cost
 from benchmarks.overhead import CommandError, measure_overhead
+from benchmarks.scoring import measure_scoring
 from benchmarks.speed import measure_speed
 from benchmarks.tables import Part
 
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[[Data, Plan, Path], Part]] = {
     "month-cost": lambda data, plan, results: measure_month_cost(
         data, plan, results.parents[1] / PAGE
     ),
+    "scoring": lambda data, plan, _: measure_scoring(data, plan),
     "accuracy": lambda data, _plan, _: measure_accuracy(data),
 }
 
@@ -78,7 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--data {given.data} is a file: give a directory.")
     named = given.real_data or os.environ.get(REAL_DATA_VARIABLE)
     given.real_data = None if given.smoke else Path(named or ROOT.parent / "shared" / "data")
-    needs_real = not given.smoke and given.only != "growth"
+    needs_real = not given.smoke and given.only not in ("growth", "scoring")
     if needs_real and (absent := find_absent(given.real_data)):
         parser.error(
             f"{absent[0]} is not in {given.real_data}: put the TLC's green files of 2021-01, "

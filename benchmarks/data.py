@@ -32,6 +32,7 @@ class Plan:
     overhead_rounds: int = 5
     cost_rounds: int = 5
     largest_rows: int = 17_000_000
+    scored_rows: int = 13_000_000
     cost_window: int = 12
     """Months whose sums are added up and solved."""
 
@@ -46,6 +47,7 @@ SMOKE = Plan(
     overhead_rounds=1,
     cost_rounds=1,
     largest_rows=7000,
+    scored_rows=7000,
     cost_window=2,
 )
 

@@ -4,7 +4,13 @@ import argparse
 import os
 import sys
 
-from taxi_duration import backfill, registry_commands, reproduce_command, watching
+from taxi_duration import (
+    backfill,
+    predict_command,
+    registry_commands,
+    reproduce_command,
+    watching,
+)
 from taxi_duration.backfill_report import summarise
 from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.doctor import add_options, report
@@ -36,6 +42,7 @@ def main() -> int:
     )
     add_flags(backfills, BackfillOptions, FLAGS)
     backfills.set_defaults(run=run_backfill)
+    predict_command.add_command(commands)
     _add_watch(commands)
     doctor = commands.add_parser(
         "doctor",

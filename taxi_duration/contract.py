@@ -161,13 +161,12 @@ def match_columns(
         known = (name.lower() for name in [*names, *aliases])
         found = next((by_lower_case[name] for name in known if name in by_lower_case), [])
         if len(found) > 1:
-            raise DataError(
-                f"columns {', '.join(map(_shorten, found))} are the same column: keep one of them."
-            )
+            shown = ", ".join(map(shorten_name, found))
+            raise DataError(f"columns {shown} are the same column: keep one of them.")
         if not found:
             raise DataError(
                 f"column {' or '.join(names)} is missing; the columns are "
-                f"{', '.join(map(_shorten, available[:MOST_NAMED])) or 'none'}"
+                f"{', '.join(map(shorten_name, available[:MOST_NAMED])) or 'none'}"
                 f"{', ...' if len(available) > MOST_NAMED else ''}."
             )
         matched[found[0]] = ours
@@ -178,7 +177,7 @@ MOST_NAMED = 40
 """Columns that a message names; a file can have any number of them."""
 
 
-def _shorten(name: str) -> str:
+def shorten_name(name: str) -> str:
     """A column's name as a message can hold it, whatever is in it."""
     return name if name.isprintable() and len(name) <= 60 else f"{name[:60]!r}"
 
@@ -200,12 +199,12 @@ def describe_drift(types: Mapping[str, str], cab: Cab) -> tuple[str, ...]:
     for name in types.keys() - known:
         usual = by_lower_case.get(name.lower()) or by_alias.get(name.lower())
         said = f"is the new name of {usual}" if usual else "is new"
-        sentences.append(f"column {_shorten(name)} {said}.")
+        sentences.append(f"column {shorten_name(name)} {said}.")
     for raw_name, ours in match_columns([*types], cab.required, cab).items():
         usual_types, found = USUAL_TYPES[KINDS[ours]], types[raw_name]
         if found not in usual_types:
             so_far = " or ".join(usual_types)
-            sentences.append(f"column {_shorten(raw_name)} holds {found}, so far {so_far}.")
+            sentences.append(f"column {shorten_name(raw_name)} holds {found}, so far {so_far}.")
     sentences.sort()
     if len(sentences) > MOST_NAMED:
         sentences[MOST_NAMED:] = [f"{len(sentences) - MOST_NAMED:,} more columns differ."]

@@ -29,7 +29,7 @@ from prefect.states import Cancelled, Crashed
 from taxi_duration.processes import describe_process, is_dead
 
 LOCAL_FLOW, S3_FLOW = "main-flow", "main-flow-s3"
-FLOWS = [LOCAL_FLOW, S3_FLOW, "backfill"]
+FLOWS = [LOCAL_FLOW, S3_FLOW, "backfill", "predict"]
 
 PROCESS = "taxi-duration.process"
 ATTEMPT = "taxi-duration.attempt"

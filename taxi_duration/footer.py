@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,9 +18,11 @@ MAX_ROWS = 30_000_000
 
 MAX_ROW_GROUPS = 10_000
 
+FETCH_AGAIN = "Delete it and fetch it again."
+
 
 @contextmanager
-def name_damage(path: Path, what: str = "is damaged") -> Iterator[None]:
+def name_damage(path: Path, what: str = "is damaged", remedy: str = FETCH_AGAIN) -> Iterator[None]:
     """Name the file in whatever Arrow raises at bytes that are wrong, such as a name in no UTF-8.
 
     Raises:
@@ -31,18 +34,21 @@ def name_damage(path: Path, what: str = "is damaged") -> Iterator[None]:
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-        raise DataError(f"{path} {what}: {said}. Delete it and fetch it again.") from error
+        raise DataError(f"{path} {what}: {said}. {remedy}") from error
 
 
-def open_parquet(path: Path) -> pq.ParquetFile:
+def open_parquet(path: Path, remedy: str = FETCH_AGAIN, **options: Any) -> pq.ParquetFile:
     """Open a file and read its footer.
+
+    Args:
+        options: of `ParquetFile`.
 
     Raises:
         DataError: it is absent or no parquet file.
     """
-    with name_damage(path, "is not a parquet file"):
+    with name_damage(path, "is not a parquet file", remedy):
         try:
-            return pq.ParquetFile(path)
+            return pq.ParquetFile(path, **options)
         except FileNotFoundError as error:
             raise DataError(f"{path} does not exist: give the path of a month's file.") from error
         except PermissionError as error:
@@ -52,13 +58,20 @@ def open_parquet(path: Path) -> pq.ParquetFile:
 
 
 def check_columns(
-    parquet: pq.ParquetFile, path: Path, columns: Iterable[str], cab: Cab | None
+    parquet: pq.ParquetFile,
+    path: Path,
+    columns: Iterable[str],
+    cab: Cab | None,
+    *,
+    is_month: bool = True,
 ) -> dict[str, str]:
     """Refuse a file whose footer shows that some columns are not those of a month of trips.
 
     Args:
         columns: which columns, by our names (keys of `Cab.required`).
         cab: the cab type whose column names count; any when None.
+        is_month: whether it must hold no more rows than a month has; any other file may hold any
+            number, and a column without a value.
 
     Returns:
         Raw name -> our name of each of the columns.
@@ -71,18 +84,20 @@ def check_columns(
         schema, metadata = parquet.schema_arrow, parquet.metadata
         rows, groups, names = metadata.num_rows, metadata.num_row_groups, schema.names
     for count, most, what in ((rows, MAX_ROWS, "rows"), (groups, MAX_ROW_GROUPS, "row groups")):
-        if count > most:
+        if is_month and count > most:
             raise DataError(f"{path} claims {count:,} {what}; a month has at most {most:,}.")
     try:
         matched = match_columns(names, columns, cab)
         for name, ours in matched.items():
-            _check_type(name, schema.field(name).type, ours)
+            kind = schema.field(name).type
+            if is_month or not pa.types.is_null(kind):
+                _check_type(name, kind, ours, is_month=is_month)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     return matched
 
 
-def _check_type(name: str, kind: pa.DataType, ours: str) -> None:
+def _check_type(name: str, kind: pa.DataType, ours: str, *, is_month: bool) -> None:
     if KINDS[ours] == TIME:
         # Read as numbers, it would be taken for New York's time whatever its zone.
         if pa.types.is_timestamp(kind) and kind.tz:
@@ -98,7 +113,5 @@ def _check_type(name: str, kind: pa.DataType, ours: str) -> None:
         )
         wanted = "numbers"
     if not is_right:
-        raise DataError(
-            f"column {name} holds {kind}, which cannot be read as {wanted}: choose another month, "
-            "or fetch it again."
-        )
+        remedy = "choose another month, or fetch it again" if is_month else f"give {wanted}"
+        raise DataError(f"column {name} holds {kind}, which cannot be read as {wanted}: {remedy}.")

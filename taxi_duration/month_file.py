@@ -17,11 +17,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from taxi_duration.contract import CABS, KINDS, TIME, ZONE, Cab, describe_drift
 from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError
-from taxi_duration.footer import check_columns, name_damage, open_parquet
+from taxi_duration.footer import FETCH_AGAIN, check_columns, name_damage, open_parquet
 from taxi_duration.funnel import RowFunnel, check_row_count
 from taxi_duration.month import Month
 from taxi_duration.settings import Thresholds
@@ -218,24 +219,37 @@ def _count_nothing(month: Month | None) -> RowFunnel:
 def _read_chunks(path: Path, cab: Cab | None) -> Iterator[Raw]:
     with open_parquet(path) as parquet:
         matched = check_columns(parquet, path, KINDS, cab)
-        batches = parquet.iter_batches(CHUNK_ROWS, columns=[*matched])
-        missing = parquet.metadata.num_rows
-        while True:
+        for batch in read_batches(parquet, path, [*matched]):
             with name_damage(path):
-                batch = next(batches, None)
-                if batch is None:
-                    break
-                chunk = {name: _convert(batch[name], ours) for name, ours in matched.items()}
-            missing -= batch.num_rows
+                chunk = {name: convert_column(batch[name], ours) for name, ours in matched.items()}
             yield chunk
-        if missing:
-            raise DataError(
-                f"{path} is damaged: it claims {parquet.metadata.num_rows:,} rows and has "
-                f"{parquet.metadata.num_rows - missing:,}. Delete it and fetch it again."
-            )
 
 
-def _convert(column: pa.Array, ours: str) -> npt.NDArray[Any]:
+def read_batches(
+    parquet: pq.ParquetFile, path: Path, columns: list[str], remedy: str = FETCH_AGAIN
+) -> Iterator[pa.RecordBatch]:
+    """Read columns of an open file, at most `CHUNK_ROWS` rows at a time.
+
+    Raises:
+        DataError: its pages are damaged, or hold fewer rows than its footer claims.
+    """
+    batches = parquet.iter_batches(CHUNK_ROWS, columns=columns)
+    missing = parquet.metadata.num_rows
+    while True:
+        with name_damage(path, remedy=remedy):
+            batch = next(batches, None)
+        if batch is None:
+            break
+        missing -= batch.num_rows
+        yield batch
+    if missing:
+        raise DataError(
+            f"{path} is damaged: it claims {parquet.metadata.num_rows:,} rows and has "
+            f"{parquet.metadata.num_rows - missing:,}. {remedy}"
+        )
+
+
+def convert_column(column: pa.Array, ours: str) -> npt.NDArray[Any]:
     """An array of the one type that columns of this kind have; zones may be any integers."""
     kind = pa.timestamp("us") if KINDS[ours] == TIME else pa.float64()
     is_zone = KINDS[ours] == ZONE and pa.types.is_integer(column.type)

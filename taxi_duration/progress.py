@@ -1,4 +1,4 @@
-"""Showing how far a download is: a bar on a terminal, an artifact in a deployment."""
+"""Showing how far something is: a bar on a terminal, an artifact in a deployment."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from prefect import get_run_logger
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.runtime import deployment
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.progress import Progress as Bar
 
 from taxi_duration.month import Month
@@ -23,20 +31,27 @@ from taxi_duration.transfer import Progress
 from taxi_duration.walk_forward import BackfillPlan, Step, count_months
 
 DOWNLOAD_KEY, BACKFILL_KEY = "download-progress", "backfill-progress"
+SCORING_KEY = "scoring-progress"
+COLUMNS: dict[str, tuple[type[ProgressColumn], ...]] = {
+    DOWNLOAD_KEY: (DownloadColumn, TransferSpeedColumn),
+    SCORING_KEY: (MofNCompleteColumn, TimeRemainingColumn),
+}
+"""By the artifact's key, what the bar on a terminal shows beside it: bytes, or rows."""
+
 ARTIFACT_SECONDS = 2.0
 """Between updates of the artifact, each of which is a request."""
 
 
 @contextmanager
-def show_progress(what: str) -> Iterator[Progress | None]:
-    """Lend what a transfer reports its bytes to; None where nobody would see them.
+def show_progress(what: str, key: str = DOWNLOAD_KEY) -> Iterator[Progress | None]:
+    """Lend what a transfer reports its bytes to, or a scoring its rows; None where nobody looks.
 
     A terminal shows one bar at a time, so downloads in several threads show none.
     """
     if deployment.id:
-        yield _update_artifact(what)
+        yield _update_artifact(what, key)
     elif sys.stderr.isatty() and _is_alone():
-        columns = (TextColumn(what), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(what), BarColumn(), *(column() for column in COLUMNS[key]))
         bar = Bar(*columns, console=Console(stderr=True), transient=True)
         task = bar.add_task(what, total=None)
 
@@ -58,8 +73,8 @@ def _is_alone() -> bool:
     return in_main_thread and multiprocessing.parent_process() is None
 
 
-def _update_artifact(what: str) -> Progress:
-    shown = ProgressArtifact(DOWNLOAD_KEY)
+def _update_artifact(what: str, key: str) -> Progress:
+    shown = ProgressArtifact(key)
     updated = 0.0
 
     def report(received: int, total: int | None) -> None:

@@ -40,9 +40,18 @@ def month_url(cab: Cab, month: Month, settings: TlcSettings) -> str:
 
 
 def check_months(
-    cab: Cab, months: Sequence[Month], directory: Path, offline: bool, today: date
+    cab: Cab,
+    months: Sequence[Month],
+    directory: Path,
+    offline: bool,
+    today: date,
+    *,
+    validates: bool = True,
 ) -> None:
     """Find out before any work what will stop a run: what is here and what can be had.
+
+    Args:
+        validates: whether the last month validates a model that is trained on those before it.
 
     Raises:
         InputError: a month that is not in `directory` cannot have been published by `today`, or
@@ -61,10 +70,15 @@ def check_months(
     for month in absent:
         if today < month.published_by:
             newest = newest_published(today)
+            other = (
+                f"Train on {newest.shift(-1)} or earlier (the next month validates)"
+                if validates
+                else f"Give {newest} or earlier"
+            )
             raise InputError(
                 f"{cab.name} month {month} is not published yet: expect it by "
-                f"{month.published_by}. Train on {newest.shift(-1)} or earlier (the next month "
-                f"validates), or place {month.file_name(cab.name)} in {directory}."
+                f"{month.published_by}. {other}, or place {month.file_name(cab.name)} in "
+                f"{directory}."
             )
         if offline:
             raise describe_missing(cab, month, directory, settings)

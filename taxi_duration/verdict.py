@@ -73,7 +73,7 @@ def _describe_bootstrap(drawn: dict[str, Any] | None, settings: dict[str, Any]) 
     if drawn is None or drawn["lowest"] is None:
         return []
     return [
-        f"Its RMSE is {drawn['improvement']:.2%} better, and with a confidence of "
+        f"The improvement is {drawn['improvement']:.2%}, and with a confidence of "
         f"{show_per_cent(settings['confidence'])} at least {drawn['lowest']:.2%}, by "
         f"{drawn['resamples']:,} bootstrap resamples of {drawn['blocks']:,} blocks of trips; the "
         "gate asks for more than "

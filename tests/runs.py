@@ -155,10 +155,14 @@ def read_logs(flow_run_id: UUID, awaited: str) -> list[Log]:
 
 
 def read_report_artifact(flow_run_id: UUID) -> Artifact:
+    return read_artifact(flow_run_id, "duration-model-report")
+
+
+def read_artifact(flow_run_id: UUID, key: str) -> Artifact:
     filtered = ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]))
     with get_client(sync_client=True) as client:
         artifacts = client.read_artifacts(artifact_filter=filtered)
-    (artifact,) = (each for each in artifacts if each.key == "duration-model-report")
+    (artifact,) = (each for each in artifacts if each.key == key)
     return artifact
 
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +120,6 @@ def test_scikit_learn_alone_agrees(features: str, models: Models, trips: pd.Data
     assert_agree(minutes, models.predict(features, trips))
 
 
-@pytest.mark.skipif(not find_spec("taxi_duration.scoring"), reason="predict is not built yet")
 @pytest.mark.parametrize("features", [*FEATURE_SETS])
 def test_the_predict_command_agrees(
     features: str, models: Models, trips: pd.DataFrame, tmp_path: Path

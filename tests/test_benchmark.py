@@ -210,7 +210,7 @@ def test_smoke_measures_everything_and_keeps_nothing(smoke: Smoke) -> None:
     assert all(min(abs(rmse - each) for each in ours) < 2e-6 for rmse in converged)
     # A difference of two times may come out below nothing.
     target = r"^\| .* \| [≤≥] \S+ \| -?[\d.]+ \| (?:yes|\*\*no\*\*) \|$"
-    assert len(re.findall(target, report, re.MULTILINE)) == 12
+    assert len(re.findall(target, report, re.MULTILINE)) == 16
     assert re.search(r"runs as many tasks, \d+,", report)
     assert str(ROOT) not in report
     assert str(smoke.scratch) not in report

@@ -101,7 +101,7 @@ COMPARED = (
     "MAE of {mae:.4f} on the same trips; this model's RMSE is {change}."
 )
 DRAWN = (
-    "Its RMSE is {improvement:.2%} better, and with a confidence of 95% at least {lowest:.2%}, by "
+    "The improvement is {improvement:.2%}, and with a confidence of 95% at least {lowest:.2%}, by "
     "999 bootstrap resamples of {blocks:,} blocks of trips; the gate asks for more than 0%."
 )
 REASON = FIRST_REASON.replace("its", "Its", 1)

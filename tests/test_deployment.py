@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -39,7 +40,7 @@ from tests.deployments import (
 )
 from tests.faults.halted import HALTED
 from tests.months import write_month, write_months
-from tests.runs import read_logs, read_report_artifact, read_task_runs
+from tests.runs import read_artifact, read_logs, read_report_artifact, read_task_runs
 from tests.servers import PROGRAMS, wait_until
 
 DEPLOYMENTS = {
@@ -48,7 +49,9 @@ DEPLOYMENTS = {
     "main-flow/taxi_local_data_yellow",
     "main-flow-s3/taxi_s3_data_yellow",
     "backfill/taxi_backfill",
+    "predict/taxi_predict",
 }
+UNSCHEDULED = {"backfill/taxi_backfill": "backfill", "predict/taxi_predict": "predict"}
 WITHIN_MLFLOW_RUN = "taxi_duration.mlflow_run:collect_metrics"
 
 
@@ -121,8 +124,7 @@ def test_server_has_what_the_file_says(name: str) -> None:
     with get_client(sync_client=True) as client:
         deployment = client.read_deployment_by_name(name)
     assert deployment.parameters == {"cab": cab}
-    kind = "backfill" if name.startswith("backfill/") else cab
-    assert {*deployment.tags} == {"nyc-taxi-duration", kind}
+    assert {*deployment.tags} == {"nyc-taxi-duration", UNSCHEDULED.get(name, cab)}
     assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
     assert deployment.global_concurrency_limit is not None
     assert deployment.global_concurrency_limit.limit == 1
@@ -131,7 +133,7 @@ def test_server_has_what_the_file_says(name: str) -> None:
     for schedule in deployment.schedules:
         assert (schedule.slug, schedule.active) == ("monthly", False)
         assert schedule.parameters == {"train_months": 3}
-    assert len(deployment.schedules) == (name != "backfill/taxi_backfill")
+    assert len(deployment.schedules) == (name not in UNSCHEDULED)
 
 
 RUNS = {"from the disk": "main-flow/taxi_local_data", "from S3": "main-flow-s3/taxi_s3_data"}
@@ -207,6 +209,29 @@ def test_both_deployments_log_and_publish(runs: dict[str, FlowRun]) -> None:
     for flow_run in runs.values():
         read_logs(flow_run.id, awaited="2023-02: kept 62,574 of 64,809 trips")
         assert "| 6.1606 |" in str(read_report_artifact(flow_run.id).data)
+
+
+def test_predict_scores_a_month_by_a_model_as_deployed(
+    runs: dict[str, FlowRun],
+    checkout: Path,
+    prefect_server: str,
+    environment: dict[str, str],
+    real_data: Path,
+) -> None:
+    (report,) = checkout.glob("models/green/2023-02-*/report.json")
+    validation = json.loads(report.read_text("utf-8"))["validation"]
+    parameters: dict[str, object] = {
+        "input": "2023-03",
+        "output": "predictions/2023-03.parquet",
+        "model": report.parent.relative_to(checkout),
+        "data_dir": real_data,
+    }
+    end_well(start_run("predict/taxi_predict", "predict", parameters, environment, "--watch"))
+    written = pq.read_table(checkout / "predictions" / "2023-03.parquet")
+    assert len(written) == validation["rows_read"]
+    with connected_to(prefect_server):
+        shown = str(read_artifact(read_run("predict").id, "predictions").data)
+    assert f"RMSE {validation['rmse']:.6f} minutes" in shown
 
 
 def test_runs_leave_the_checkout_clean(runs: dict[str, FlowRun], checkout: Path) -> None:

@@ -31,12 +31,22 @@ FLOWS = {
         "taxi_local_data_yellow": "main-flow",
         "taxi_s3_data_yellow": "main-flow-s3",
         "taxi_backfill": "backfill",
+        "taxi_predict": "predict",
     },
     "deployment.yaml": {
         "taxi_local_data_production": "main-flow",
         "taxi_s3_data_production": "main-flow-s3",
     },
 }
+UNSCHEDULED = {"taxi_backfill": "backfill", "taxi_predict": "predict"}
+"""Deployments that run when somebody asks, and the tag of each."""
+
+ASKED = {
+    "backfill": {"from_month": "2023-01", "to_month": "2023-06"},
+    "predict": {"input": "2023-03", "output": "predictions/2023-03.parquet", "model": 3},
+}
+"""Parameters without which a flow does not run."""
+
 TOP_KEYS = {
     "name", "prefect-version", "build", "push", "pull", "definitions", "deployments",
 }  # fmt: skip
@@ -144,14 +154,14 @@ def test_parameters_and_tags_name_the_cab(deployments: list[dict[str, Any]]) -> 
     for deployment in deployments:
         cab = "yellow" if deployment["name"].endswith("_yellow") else "green"
         assert deployment["parameters"]["cab"] == cab
-        kind = "backfill" if deployment["name"] == "taxi_backfill" else cab
+        kind = UNSCHEDULED.get(deployment["name"], cab)
         assert {"nyc-taxi-duration", kind} <= {*deployment["tags"]}
 
 
 def test_parameters_are_ones_the_flow_takes(deployments: list[dict[str, Any]]) -> None:
     for deployment in deployments:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
-        asked = {"from_month": "2023-01", "to_month": "2023-06"} if flow.name == "backfill" else {}
+        asked = ASKED.get(flow.name, {})
         for given in (asked, *[each["parameters"] for each in deployment["schedules"]]):
             flow.validate_parameters({**deployment["parameters"], **given})
 
@@ -165,9 +175,9 @@ def test_production_keeps_nothing_where_the_code_is_pulled_to() -> None:
         assert variables["MLFLOW_TRACKING_URI"] == "{{ $MLFLOW_TRACKING_URI }}"
 
 
-def test_all_but_the_backfill_have_a_schedule(deployments: list[dict[str, Any]]) -> None:
+def test_all_but_what_people_ask_for_have_a_schedule(deployments: list[dict[str, Any]]) -> None:
     for deployment in deployments:
-        assert len(deployment["schedules"]) == (deployment["name"] != "taxi_backfill")
+        assert len(deployment["schedules"]) == (deployment["name"] not in UNSCHEDULED)
 
 
 def test_schedules_are_off_until_somebody_turns_them_on(deployments: list[dict[str, Any]]) -> None:

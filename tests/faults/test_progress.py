@@ -19,10 +19,13 @@ from prefect.client.schemas.sorting import ArtifactSort
 
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
-from taxi_duration.progress import DOWNLOAD_KEY, show_progress
+from taxi_duration.progress import DOWNLOAD_KEY, SCORING_KEY, show_progress
+from taxi_duration.scoring import NamedModel, score_trips
 from taxi_duration.tasks import download_month
 from taxi_duration.tlc import locate_month
 from tests.faults.downloads import GREEN, JANUARY, locate
+from tests.months import JANUARY as SAMPLE_JANUARY
+from tests.trained import train_on
 from tests.web import (
     Tlc,
 )
@@ -101,6 +104,14 @@ def test_bar_shows_progress_on_a_terminal(tlc: Tlc, month: bytes, data: Path) ->
         locate_month(GREEN, JANUARY, data, False, report)
     assert "download 2023-01" in shown.decode()
     assert "\N{BOX DRAWINGS HEAVY HORIZONTAL}" in shown.decode()
+
+
+def test_bar_shows_a_scorings_rows(tmp_path: Path) -> None:
+    model = NamedModel(train_on(SAMPLE_JANUARY, "course").model, "green/x", "1")
+    with on_terminal() as shown, show_progress("predict", SCORING_KEY) as report:
+        score_trips(model, SAMPLE_JANUARY, tmp_path / "out.csv", report=report)
+    assert "predict" in shown.decode()
+    assert "19600/19600" in shown.decode()
 
 
 def test_bar_does_not_flash_when_nothing_arrives(fetched: MonthFile, data: Path) -> None:

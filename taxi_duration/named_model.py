@@ -1,0 +1,34 @@
+"""The model that a person names: the champion, a version, or the model of a directory."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from taxi_duration.champions import find_version
+from taxi_duration.contract import Cab
+from taxi_duration.errors import InputError
+from taxi_duration.scoring import NamedModel
+from taxi_duration.store import load_model
+from taxi_duration.tracking import CHAMPION
+
+
+def load_named_model(name: str, cab: Cab) -> NamedModel:
+    """Load `champion`, the version of a number, or the model of a directory.
+
+    Raises:
+        InputError: there is no champion of this cab type, no such version or no such directory.
+        TransientSourceError, SourceError: the store of versions fails.
+        ModelError: the model cannot be loaded.
+    """
+    if name == CHAMPION or re.fullmatch(r"[0-9]{1,9}", name):
+        found = find_version(cab, name)
+        return NamedModel(found.model, found.model_id, found.version)
+    directory = Path(name)
+    if not directory.is_dir():
+        raise InputError(
+            f"model {name!r} is not one. Give {CHAMPION}, the number of a version, or a model "
+            "directory such as models/green/2023-01-0123abcd."
+        )
+    model_id = "/".join(directory.resolve().parts[-2:])
+    return NamedModel(load_model(directory), model_id, model_id)

@@ -1,0 +1,61 @@
+"""`python -m taxi_duration predict`: the scoring without a flow, and without Prefect's server."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import date
+from pathlib import Path
+
+from taxi_duration.cli import add_flags
+from taxi_duration.month_file import MonthFile
+from taxi_duration.named_model import load_named_model
+from taxi_duration.options import read_options
+from taxi_duration.progress import SCORING_KEY, show_progress
+from taxi_duration.scoring_plan import Scored, ScoringOptions, ScoringPlan, plan_scoring, score
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `python -m taxi_duration`."""
+    parser = commands.add_parser(
+        "predict",
+        help="write a prediction for every trip of a file or a month",
+        description="Predict the minutes of every trip of a parquet or CSV file with the TLC's "
+        "columns, or of a month, in bounded memory. The output has a row for each of the input, in "
+        "order: id, predicted_minutes, model_version.",
+        allow_abbrev=False,
+    )
+    add_flags(parser, ScoringOptions)
+    parser.set_defaults(run=predict)
+
+
+def predict(arguments: argparse.Namespace) -> None:
+    """Score and print what was counted."""
+    given = {name: value for name, value in vars(arguments).items() if name != "run"}
+    plan = plan_scoring(read_options(ScoringOptions, given), date.today())
+    print(summarise(run(plan)))
+
+
+def run(plan: ScoringPlan) -> Scored:
+    """Load the model, have the trips here, and score them."""
+    named, file = load_named_model(plan.model, plan.cab), _locate(plan)
+    with show_progress("predict", SCORING_KEY) as report:
+        return score(plan, named, file, report)
+
+
+def _locate(plan: ScoringPlan) -> Path | MonthFile:
+    if isinstance(plan.trips, Path):
+        return plan.trips
+    with show_progress(f"download {plan.trips}") as report:
+        return plan.months(plan.trips, report)
+
+
+def summarise(scored: Scored) -> str:
+    """What was scored, where the predictions are, and the figures."""
+    lines = [
+        ("predictions", str(scored.output)),
+        *scored.list_figures(),
+        ("rows a second", f"{scored.rows_a_second:,.0f}"),
+    ]
+    width = max(len(name) for name, _ in lines)
+    shown = "\n".join(f"  {name:{width}}  {value}" for name, value in lines)
+    return f"\n{scored.trips}\n{shown}\n"
