@@ -204,9 +204,10 @@ def _plot_past(axes: Axes, report: Report, colours: Colours) -> None:
     places, errors = range(len(points)), [point["rmse"] for point in points]
     axes.plot(places, errors, color=colours.first, marker="o", markersize=4)
     axes.plot(places[-1:], errors[-1:], color=colours.second, marker="D", markersize=7)
+    side, edge = (-9, "top") if errors[-2:][0] > errors[-1] else (9, "bottom")  # off the line
     axes.annotate(
-        "this one", (places[-1], errors[-1]), (0, 9), textcoords="offset points",
-        ha="center", color=colours.second,
+        "this one", (places[-1], errors[-1]), (0, side), textcoords="offset points",
+        ha="center", va=edge, color=colours.second,
     )  # fmt: skip
     step = -(-len(points) // MOST_LABELS)
     shown = places[::-step]

@@ -76,8 +76,8 @@ def _list_sections(report: Report) -> list[str]:
         "start: the zones of pick-up and drop-off, the time, and the distance by road. It is not "
         "for trips outside these zones, for pricing or paying anybody, or for judging drivers.",
         "## Training data",
-        f"{train['rows_kept']:,} of {train['rows_read']:,} trips of {months}; files are named with "
-        "their sha256.",
+        f"{train['rows_kept']:,} of {train['rows_read']:,} trips of {months}. The files of "
+        "training and validation:",
         tabulate_files(report["inputs"]),
         tabulate_trips(report),
         "## Training",
@@ -97,7 +97,7 @@ def _list_sections(report: Report) -> list[str]:
         "```python\nfrom taxi_duration import load_model\n\n"
         f'model = load_model("models/{report["model_id"]}")\n'
         "minutes = model.predict(trips)  # a frame with the TLC's columns\n```",
-        "Loading checks the files against `manifest.json` and runs nothing in them. "
+        "Loading holds the model and its report against `manifest.json`, and runs nothing in them. "
         "`model.skops` also holds the plain scikit-learn pipeline, for `skops.io.load`, which "
         "needs no trusted types.",
         "## How to train it again",
