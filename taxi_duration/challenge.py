@@ -1,17 +1,28 @@
-"""Whom a candidate faces: the champion of its cab type, or nobody."""
+"""Whom a candidate faces, the champion of its cab type or nobody, and what comes of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from prefect import get_run_logger, task
+
 from taxi_duration.contract import Cab
 from taxi_duration.errors import ModelError, SourceError, hide_credentials
 from taxi_duration.features import FeatureSet
-from taxi_duration.gate import Opponent
-from taxi_duration.registry import Champion, load_champion, load_version, settle
-from taxi_duration.report import Report
+from taxi_duration.gate import Opponent, Verdict, judge
+from taxi_duration.registry import (
+    Champion,
+    Promotion,
+    load_champion,
+    load_version,
+    promote_candidate,
+    settle,
+)
+from taxi_duration.report import Report, explain_promotion
 from taxi_duration.settings import GateSettings
 from taxi_duration.store import identify_model
+from taxi_duration.tasks import IN_MEMORY, RETRIES, Validation
+from taxi_duration.tracking import TrackedRun
 
 
 @dataclass(frozen=True)
@@ -67,3 +78,41 @@ def _identify(
     champion = {"model_id": against} if against else None
     gate = {"settings": settings.model_dump(), "champion": champion, "unavailable": None}
     return identify_model({**outline, "gate": gate}, features)
+
+
+@task(name="judge-candidate", **IN_MEMORY)
+def judge_candidate(validation: Validation, challenge: Challenge) -> Verdict:
+    """Have the gate say whether the model becomes champion."""
+    verdict = judge(
+        validation.errors,
+        validation.analysis,
+        str(validation.file.month),
+        challenge.settings,
+        challenge.opponent,
+        challenge.unavailable,
+    )
+    bootstrap = verdict.bootstrap
+    if bootstrap and bootstrap.lowest is not None:
+        get_run_logger().info(
+            "RMSE is %.2f%% below the champion's, at least %.2f%% with a confidence of %g%%",
+            100 * bootstrap.improvement,
+            100 * bootstrap.lowest,
+            100 * challenge.settings.confidence,
+        )
+    get_run_logger().info("gate: %s", verdict)
+    return verdict
+
+
+@task(name="promote-champion", **IN_MEMORY, **RETRIES)
+def promote_champion(cab: Cab, tracked: TrackedRun, report: Report) -> Promotion:
+    """Make a model champion that the gate found better; trying again finds what was done."""
+    champion = report["gate"]["champion"]
+    promotion = promote_candidate(
+        cab,
+        version=tracked.version,
+        model_id=report["model_id"],
+        against=champion and champion["model_id"],
+        reason=explain_promotion(report),
+    )
+    get_run_logger().info("%s", promotion)
+    return promotion

@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 
 from taxi_duration import dead_runs, tracking
 from taxi_duration.card import Remarks
-from taxi_duration.challenge import find_challenge
+from taxi_duration.challenge import find_challenge, judge_candidate, promote_champion
 from taxi_duration.disk import check_writable
 from taxi_duration.error_analysis import CHAMPION, MODEL
 from taxi_duration.errors import SourceError, hide_credentials
@@ -41,9 +41,7 @@ from taxi_duration.tasks import (
     build_features,
     clean_month,
     download_month,
-    judge_candidate,
     log_to_mlflow,
-    promote_champion,
     publish_report,
     save_artifacts,
     train_regression,

@@ -23,14 +23,12 @@ from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
 from taxi_duration.card import Remarks, render_markdown
-from taxi_duration.challenge import Challenge
 from taxi_duration.contract import Cab
 from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation import Baselines, Evaluation, ZonePairMedians
 from taxi_duration.features import FeatureSet
 from taxi_duration.funnel import RowFunnel
-from taxi_duration.gate import Verdict, judge
 from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import (
@@ -41,8 +39,8 @@ from taxi_duration.month_file import (
 )
 from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
-from taxi_duration.registry import Champion, Promotion, promote_candidate
-from taxi_duration.report import Report, explain_promotion
+from taxi_duration.registry import Champion
+from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile
 from taxi_duration.store import save_model
@@ -243,29 +241,6 @@ def validate(
     return Validation(file, errors, funnel, scores.profile, scores.analysis, drift)
 
 
-@task(name="judge-candidate", **IN_MEMORY)
-def judge_candidate(validation: Validation, challenge: Challenge) -> Verdict:
-    """Have the gate say whether the model becomes champion."""
-    verdict = judge(
-        validation.errors,
-        validation.analysis,
-        str(validation.file.month),
-        challenge.settings,
-        challenge.opponent,
-        challenge.unavailable,
-    )
-    bootstrap = verdict.bootstrap
-    if bootstrap and bootstrap.lowest is not None:
-        get_run_logger().info(
-            "RMSE is %.2f%% below the champion's, at least %.2f%% with a confidence of %g%%",
-            100 * bootstrap.improvement,
-            100 * bootstrap.lowest,
-            100 * challenge.settings.confidence,
-        )
-    get_run_logger().info("gate: %s", verdict)
-    return verdict
-
-
 @task(name="save-artifacts", **IN_MEMORY)
 def save_artifacts(models_directory: Path, model: DurationModel, report: Report) -> Path:
     """Write the model directory, whole."""
@@ -302,21 +277,6 @@ def log_to_mlflow(
         REGISTERED_MODEL,
     )
     return tracked
-
-
-@task(name="promote-champion", **IN_MEMORY, **RETRIES)
-def promote_champion(cab: Cab, tracked: TrackedRun, report: Report) -> Promotion:
-    """Make a model champion that the gate found better; trying again finds what was done."""
-    champion = report["gate"]["champion"]
-    promotion = promote_candidate(
-        cab,
-        version=tracked.version,
-        model_id=report["model_id"],
-        against=champion and champion["model_id"],
-        reason=explain_promotion(report),
-    )
-    get_run_logger().info("%s", promotion)
-    return promotion
 
 
 @task(name="publish-report", **IN_MEMORY)

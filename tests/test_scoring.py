@@ -529,7 +529,8 @@ def test_a_model_goes_by_its_alias_its_version_or_its_directory(
         assert (named.model_id, named.version) == (model_id, version)
         np.testing.assert_array_equal(named.model.predict(trips), expected)
     for name in ("2", "99"):
-        with pytest.raises(InputError, match=rf"^version {name} of nyc-taxi-duration is not in sqlite:"):
+        absent = rf"^version {name} of nyc-taxi-duration is not in sqlite:"
+        with pytest.raises(InputError, match=absent):
             load_named_model(name, green)
     with pytest.raises(InputError, match=r"^version 1 of .* is of another cab type than yellow"):
         load_named_model("1", CABS["yellow"])
@@ -598,7 +599,7 @@ REFUSED = [
     ("--input trips.parquet --output out.csv --id-column list", "the id column holds list<"),
     ("--input trips.csv --output out.csv --model no", "model 'no' is not one. Give champion, the "),
     ("--input trips.csv --output out.csv --model dir.csv", "dir.csv is not a model directory ("),
-    ("--input trips.csv --output out.csv --model 7", "model '7': there are no versions, since the"),
+    ("--input trips.csv --output out.csv --model 7", "nothing is registered in sqlite:"),
     ("--input trips.csv --output out.csv --cab fhv", "cab 'fhv' cannot be used: its files hold no"),
     (
         "--input trips.csv --output out.csv --cab yellow",
