@@ -23,11 +23,8 @@ from taxi_duration.contract import Cab
 from taxi_duration.disk import flush_to_disk, hash_file, name_disk_errors, stage
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, check_footer
+from taxi_duration.month_file import SYNTHETIC_PREFIX, MonthFile, check_footer
 from taxi_duration.settings import TransferSettings, read_settings
-
-SYNTHETIC_PREFIX = "synthetic_"
-"""The bundled sample's files carry it, so that a report shows what it was computed from."""
 
 LOCK_MARGIN_SECONDS = 60.0
 """How much longer than a transfer may take to wait for another process's."""

@@ -10,6 +10,7 @@ from taxi_duration.contract import Cab
 from taxi_duration.errors import ModelError, SourceError, hide_credentials
 from taxi_duration.features import FeatureSet
 from taxi_duration.gate import Opponent, Verdict, judge
+from taxi_duration.month_file import is_synthetic
 from taxi_duration.registry import (
     Champion,
     Promotion,
@@ -44,7 +45,7 @@ class Challenge:
         champion = self.champion
         if champion is None:
             return None
-        return Opponent(champion.version, champion.model_id, champion.months)
+        return Opponent(champion.version, champion.model_id, champion.months, champion.is_synthetic)
 
 
 def find_challenge(
@@ -90,6 +91,7 @@ def judge_candidate(validation: Validation, challenge: Challenge) -> Verdict:
         challenge.settings,
         challenge.opponent,
         challenge.unavailable,
+        is_synthetic=is_synthetic(validation.file.path.name),
     )
     bootstrap = verdict.bootstrap
     if bootstrap and bootstrap.lowest is not None:

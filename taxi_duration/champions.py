@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from taxi_duration.ledger import search_versions
-from taxi_duration.mlflow_run import AGAINST, load_logged_model
+from taxi_duration.mlflow_run import AGAINST, HASHED, load_logged_model
 from taxi_duration.mlflow_store import MODEL_ID, is_store_there, reach_store
 
 # isort: split
@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from taxi_duration.contract import DEFAULT_CAB, Cab
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.model import DurationModel
+from taxi_duration.month_file import is_synthetic
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias
 from taxi_duration.tracking_uri import resolve_tracking_uri
 
@@ -33,6 +34,7 @@ class Champion:
         model_id: its identity, `<cab>/<month>-<id>`.
         months: what it was trained on, such as "2023-01".
         against: the model id of the champion it was judged against when it was trained, if any.
+        is_synthetic: whether it was trained on made-up trips.
     """
 
     version: str
@@ -40,6 +42,7 @@ class Champion:
     months: tuple[str, ...]
     against: str | None
     model: DurationModel
+    is_synthetic: bool = False
 
 
 def load_champion(cab: Cab) -> Champion | None:
@@ -180,8 +183,14 @@ def _load(
             raise
         raise ModelError("its run or its model is deleted.") from error
     months = tuple(run.data.params["train_months"].split(","))
-    against = version.tags.get(AGAINST)
-    return Champion(str(version.version), run.data.tags[MODEL_ID], months, against, model)
+    return Champion(
+        str(version.version),
+        run.data.tags[MODEL_ID],
+        months,
+        version.tags.get(AGAINST),
+        model,
+        any(is_synthetic(tag.removeprefix(HASHED)) for tag in run.data.tags),
+    )
 
 
 def check_store(uri: str) -> None:

@@ -34,11 +34,13 @@ class Opponent:
     Args:
         version: its number, of the registered model.
         months: what it was trained on, such as "2023-01".
+        is_synthetic: whether those held made-up trips.
     """
 
     version: str
     model_id: str
     months: tuple[str, ...]
+    is_synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def judge(
     settings: GateSettings,
     opponent: Opponent | None,
     unavailable: str | None = None,
+    *,
+    is_synthetic: bool = False,
 ) -> Verdict:
     """Say whether a candidate becomes champion.
 
@@ -118,6 +122,8 @@ def judge(
         month: that month, such as "2023-02".
         opponent: the champion; without one, the baselines are all there is to beat.
         unavailable: a sentence on why the champion could not be had; then nobody is promoted.
+        is_synthetic: whether the month's trips are made up; who is good at those is not put in the
+            place of a champion of real ones.
     """
     ours = errors[MODEL]
     if not math.isfinite(ours.rmse):
@@ -132,6 +138,11 @@ def judge(
         reasons.append(f"it could not be compared with the champion: {unavailable}")
     if opponent is None or unavailable:
         return Verdict(tuple(reasons), settings, unavailable=unavailable)
+    if is_synthetic and not opponent.is_synthetic:
+        reasons.append(
+            f"it was made of synthetic trips, and the champion, version {opponent.version}, of "
+            "real ones: promote it by hand if you mean it, or keep the two in stores of their own."
+        )
     theirs = errors[CHAMPION]
     is_seen = month in opponent.months
     if is_seen:

@@ -35,6 +35,9 @@ TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.Fe
 
 PACKAGE = Path(__file__).parent
 
+HASHED = "sha256."
+"""Before a month's file name: a tag with the hash of its bytes."""
+
 VERDICT, REASONS, AGAINST = "gate.verdict", "gate.reasons", "gate.against"
 """Tags: what the gate said of a model, why not, and the model id of the champion it faced."""
 PROMOTED, NOT_PROMOTED, NOT_JUDGED = "promoted", "not promoted", "not judged"
@@ -114,7 +117,7 @@ def start_run(
 
 
 def _collect_tags(report: Report, directory: Path) -> dict[str, str]:
-    tags = {f"sha256.{name}": digest for name, digest in report["inputs"].items()}
+    tags = {f"{HASHED}{name}": digest for name, digest in report["inputs"].items()}
     tags |= {"model_directory": str(directory), "git_commit": read_git_commit()}
     return {**tags, **collect_verdict(report)}
 

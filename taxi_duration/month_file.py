@@ -32,6 +32,9 @@ CHUNK_ROWS = 1 << 16
 LANES = 2
 """Threads that reduce a file, which take its chunks in turn."""
 
+SYNTHETIC_PREFIX = "synthetic_"
+"""The bundled sample's files carry it, so that a report shows what it was computed from."""
+
 EARLIER_MONTHS = 12
 """Whose row counts a month's is compared with, where their files are beside it."""
 
@@ -49,6 +52,15 @@ class MonthFile:
     sha256: str
     notices: tuple[str, ...] = ()
     was_there: bool = field(default=False, compare=False)
+
+
+def is_synthetic(file_name: str) -> bool:
+    """Whether a month's file holds made-up trips.
+
+    >>> is_synthetic("synthetic_green_tripdata_2025-01.parquet")
+    True
+    """
+    return file_name.startswith(SYNTHETIC_PREFIX)
 
 
 def check_footer(path: Path, cab: Cab | None = None) -> int:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from taxi_duration.cache import SYNTHETIC_PREFIX
 from taxi_duration.contract import Cab, get_cab
 from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, ModelError
@@ -17,7 +16,7 @@ from taxi_duration.features import FeatureSet
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, check_unchanged
+from taxi_duration.month_file import SYNTHETIC_PREFIX, MonthFile, check_unchanged
 from taxi_duration.reduction import reduce_month
 from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds

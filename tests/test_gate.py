@@ -155,6 +155,18 @@ def test_a_champion_that_saw_the_month_is_not_beaten_on_it() -> None:
     assert verdict.describe()["champion"]["is_seen"] is True
 
 
+def test_made_up_trips_put_nobody_in_the_place_of_a_champion_of_real_ones() -> None:
+    arguments = (*analyse(predict(0.5), predict(1.0)), MONTH, SETTINGS)
+    verdict = judge(*arguments, OPPONENT, is_synthetic=True)
+    assert verdict.reasons == (
+        "it was made of synthetic trips, and the champion, version 7, of real ones: promote it by "
+        "hand if you mean it, or keep the two in stores of their own.",
+    )
+    made_up = replace(OPPONENT, is_synthetic=True)
+    assert judge(*arguments, made_up, is_synthetic=True).is_promoted
+    assert judge(*arguments, made_up).is_promoted
+
+
 def test_a_champion_that_cannot_be_had_is_not_replaced() -> None:
     verdict = judge(*analyse(predict(0.5)), MONTH, SETTINGS, None, "it is gone.")
     assert str(verdict) == ("not promoted: it could not be compared with the champion: it is gone.")
