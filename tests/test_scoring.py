@@ -20,7 +20,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taxi_duration import DataError, InputError, load_model, train_model
+from taxi_duration import (
+    DataError,
+    FeatureSet,
+    InputError,
+    load_model,
+    train_model,
+)
 from taxi_duration.contract import CABS
 from taxi_duration.mlflow_store import hold_store
 from taxi_duration.named_model import load_named_model
@@ -215,6 +221,20 @@ def test_training_saw_the_zones_and_pairs_of_its_trips(models: dict[str, NamedMo
         assert {pair for pair in pairs if all(pair)} == {*zip(kept[FROM], kept[TO], strict=True)}
 
 
+def test_a_model_without_zones_counts_none_as_unseen(tmp_path: Path) -> None:
+    for terms in (("trip_distance",), ("trip_distance", "PU"), ("DO", "day_hour")):
+        model = train_model([JANUARY], FeatureSet("few", terms))
+        seen = find_seen(model)
+        assert (seen.pickups.all(), seen.dropoffs.all(), seen.pairs.all()) == (
+            "PU" not in terms, "DO" not in terms, True,
+        )  # fmt: skip
+        named = NamedModel(model, "green/few", "1")
+        predicted, tally = score(named, make_trips(**{FROM: None, TO: 266}), tmp_path / "out.csv")
+        assert predicted["predicted_minutes"].notna().all()
+        assert tally.unknown_zones == 6 * (terms != ("trip_distance",))
+        assert (tally.unseen_zones, tally.unseen_pairs) == (0, 0)
+
+
 @pytest.mark.parametrize("column", COLUMNS)
 def test_a_column_without_a_value_is_one_of_missing_values(
     column: str, extended: NamedModel, tmp_path: Path
@@ -295,6 +315,15 @@ def test_a_needed_column_may_be_the_id(extended: NamedModel, tmp_path: Path) -> 
     predicted, tally = score(extended, make_trips(), tmp_path / "out.parquet", id_column=FROM)
     assert predicted["id"].tolist() == make_trips()[FROM].tolist()
     assert tally.unpredicted == 0
+
+
+def test_a_line_end_in_a_csv_value_may_lie_anywhere(
+    extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write(tmp_path / "trips.csv", make_trips(note="\n".join("abcdefgh")))
+    for block_bytes in range(120, 200, 2):
+        monkeypatch.setattr("taxi_duration.scoring_input.BLOCK_BYTES", block_bytes)
+        assert score_trips(extended, source, tmp_path / "out.csv").errors.rows == 6
 
 
 def test_a_csv_value_that_is_none_costs_its_row_alone(extended: NamedModel, tmp_path: Path) -> None:
@@ -582,7 +611,10 @@ REFUSED = [
     (f"--input {'x' * 300}.csv --output out.csv", f"{'x' * 300}.csv cannot be looked at (File na"),
     ("--input dir.csv --output out.csv", "input dir.csv is no file: give a file of trips"),
     ("--input trips.parquet --output dir.csv", "output dir.csv is a directory: name a file in it"),
-    ("--input trips.parquet --output trips.parquet", "output trips.parquet is the input itself"),
+    (
+        "--input trips.parquet --output trips.parquet --model no",
+        "output trips.parquet is the input itself",
+    ),
     ("--input trips.parquet --output trips.csv/out.csv", "directory of the output trips.csv is "),
     ("--input page.parquet --output out.csv", "page.parquet is not a parquet file: "),
     ("--input empty.csv --output out.csv", "empty.csv cannot be read as CSV: Empty CSV file. "),
