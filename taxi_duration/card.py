@@ -121,7 +121,7 @@ def outline(report: Report) -> str:
         "validation RMSE": [
             f"{validation['rmse']:.6f} minutes over {validation['rows_kept']:,} trips"
         ],
-        "to compare": [", ".join(f"{each.rmse:.4f} {each.name}" for each in others)],
+        "to compare": ["; ".join(f"{each.rmse:.4f} {each.name}" for each in others)],
         "verdict": [name_verdict(report), *explain_verdict(report)],
         "worst slices": [
             f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"

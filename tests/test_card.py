@@ -312,8 +312,8 @@ def test_the_outline_fits_a_terminal(candidate: Report) -> None:
     lines = fill(f"{COMPARED}\n{' ' * 20}{DRAWN}", candidate)
     expected = f"""\
   validation RMSE   {validation["rmse"]:.6f} minutes over {validation["rows_kept"]:,} trips
-  to compare        {candidate["gate"]["champion"]["rmse"]:.4f} champion, version 1, \
-{baselines["zone_pair_median"]["rmse"]:.4f} zone-pair median, \
+  to compare        {candidate["gate"]["champion"]["rmse"]:.4f} champion, version 1; \
+{baselines["zone_pair_median"]["rmse"]:.4f} zone-pair median; \
 {baselines["mean"]["rmse"]:.4f} training mean
   verdict           promoted
                     {lines}

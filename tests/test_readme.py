@@ -10,6 +10,7 @@ from taxi_duration.cli import make_parser
 from taxi_duration.options import LocalOptions
 from taxi_duration.settings import (
     AlertSettings,
+    GateSettings,
     StabilityLimits,
     Thresholds,
     TlcSettings,
@@ -19,7 +20,14 @@ from tests.months import FEBRUARY, JANUARY
 
 SETTINGS = {
     f"{kind.model_config['env_prefix']}{name}".upper(): field.default
-    for kind in (TlcSettings, TransferSettings, Thresholds, StabilityLimits, AlertSettings)
+    for kind in (
+        TlcSettings,
+        TransferSettings,
+        Thresholds,
+        StabilityLimits,
+        GateSettings,
+        AlertSettings,
+    )
     for name, field in kind.model_fields.items()
 }
 TLC = "the TLC's own"
@@ -45,7 +53,7 @@ def test_every_make_target_exists() -> None:
 
 
 def test_every_deployment_named_exists() -> None:
-    named = set(re.findall(r"'(?:main-flow|main-flow-s3|backfill)/(\w+)'", README))
+    named = set(re.findall(r"'(?:main-flow|main-flow-s3|backfill|predict)/(\w+)'", README))
     declared = [
         deployment["name"]
         for file in ("prefect.yaml", "deployment.yaml")

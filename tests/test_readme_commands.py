@@ -29,7 +29,7 @@ from tests.buckets import KEY, SECRET, S3Server, serve_s3
 from tests.conftest import REPOSITORY
 from tests.deployments import make_checkout, make_machine
 from tests.months import write_month
-from tests.runs import read_report_artifact
+from tests.runs import read_artifact, read_report_artifact
 from tests.servers import PROGRAMS, answers, find_free_port, run_server, wait_until
 from tests.watched import Receiver, receive
 from tests.web import Handler, Tlc, hang, serve, serve_tlc
@@ -40,6 +40,7 @@ README = (REPOSITORY / "README.md").read_text("utf-8")
 MONTHS = Month(2023, 6).window(6)
 PATIENCE_SECONDS = 400.0
 AUTH = "taxi:a-long-password"
+STARTS = re.MULTILINE | re.DOTALL
 IS_INSTALLED = """python -c '
 import sys; from importlib.metadata import version; from packaging.requirements import Requirement
 needed = Requirement(sys.argv[1]); sys.exit(version(needed.name) not in needed.specifier)'"""
@@ -245,6 +246,19 @@ def complete(*rmse_of: tuple[str, str]) -> Callable[[Reader], None]:
     return wait
 
 
+def predicts(reader: Reader) -> None:
+    run = reader.wait_for(PREDICT_RUN, "Completed")
+    assert "4.684717" in str(read_artifact(run.id, "predictions").data)
+    assert (reader.you.checkout / "predictions" / "2023-03.parquet").is_file()
+
+
+def shows_the_verdict(_: Reader, shown: str) -> None:
+    """All that the README shows of it, but for the identity of the champion's model."""
+    (block,) = re.findall(r"trained on 2023-02, validated on 2023-03\n(.*?)^```", README, STARTS)
+    for line in filter(None, re.sub(r"\(green/\S+\)", "(ID)", block).split("\n")):
+        assert line in re.sub(r"\(green/\S+\)", "(ID)", shown), shown
+
+
 def plans_runs(reader: Reader, shown: str) -> None:
     deploys("main-flow/taxi_local_data")(reader, shown)
 
@@ -313,6 +327,10 @@ S3_PRODUCTION_RUN = S3_RUN.replace("data'", "data_production'")
 LONG_RUN = LOCAL_RUN.replace("2023 -p month=2", "2022 -p month=12 -p train_months=12")
 ELSEWHERE_RUN = LOCAL_RUN.replace("month=2", "month=1")
 FAILING_RUN = LOCAL_RUN.replace("2023 -p month=2", "2013 -p month=1")
+PREDICT_RUN = (
+    "prefect deployment run 'predict/taxi_predict' -p input=2023-03 "
+    "-p output=predictions/2023-03.parquet"
+)
 BACKFILL_RUN = (
     "prefect deployment run 'backfill/taxi_backfill' -p from_month=2023-01 -p to_month=2023-06"
 )
@@ -325,6 +343,7 @@ ALL = (
     "main-flow/taxi_local_data_yellow",
     "main-flow-s3/taxi_s3_data_yellow",
     "backfill/taxi_backfill",
+    "predict/taxi_predict",
 )
 SAVED = shows(*(f"saved automation {name!r}" for name in (watching.TELLING, watching.CRASHING)))
 
@@ -336,6 +355,16 @@ NOT_RUN = {
 EXPECTED: list[tuple[str, Check]] = [
     (". .venv/bin/activate", shows_nothing),
     ("python orchestrate.py --year 2023 --month 1", OF_2023_01),
+    ("python orchestrate.py --year 2023 --month 2", shows_the_verdict),
+    ("python -m taxi_duration history", shows("2023-03        4.6847   promoted ", " to now\n")),
+    ("python -m taxi_duration show champion", shows("green champion: version 2 of nyc-taxi-")),
+    ("python -m taxi_duration rollback", shows("version 1 is champion again, in place of ")),
+    ("python -m taxi_duration promote VERSION", shows("version 2 is champion now, in place of ")),
+    (
+        "python -m taxi_duration predict --model champion --input 2023-03",
+        shows("72,044", "realised errors           RMSE 4.684717 minutes"),
+    ),
+    ("python -m taxi_duration reproduce champion", shows("\nreproduced: 24 agree to 1e-09 ")),
     ("export AWS_ACCESS_KEY_ID=", shows_nothing),
     ("export AWS_ENDPOINT_URL=", shows_nothing),
     ("python -m taxi_duration create-s3-blocks", shows("s3-bucket-block for bucket my-bucket\n")),
@@ -349,6 +378,7 @@ EXPECTED: list[tuple[str, Check]] = [
     ("prefect deploy --all", deploys(*ALL)),
     starts(LOCAL_RUN),
     starts(S3_RUN),
+    starts(PREDICT_RUN, predicts),
     ("sed -i.off 's/active: false/active: true/' prefect.yaml", shows_nothing),
     ("prefect deploy --all", plans_runs),
     starts(LONG_RUN, runs),
@@ -412,6 +442,7 @@ SUBSTITUTIONS: dict[str, tuple[str, Callable[[Reader], str]]] = {
     "https://hooks.example.org/taxi": (
         "a placeholder", lambda reader: reader.receiver.url("/taxi"),
     ),
+    "promote VERSION": ("a placeholder", lambda _: "promote 2"),
     "cancel ID": (
         "a placeholder", lambda reader: f"cancel {reader.runs.get(LONG_RUN)}",
     ),
