@@ -109,8 +109,12 @@ def render_html(report: Report) -> str:
     return fill_page(f"Duration model {report['model_id']}", "".join(pieces), verdict)
 
 
-def outline(report: Report) -> str:
-    """The card in a few lines of plain text: errors, contenders, the verdict, the worst slices."""
+def outline(report: Report, promotion: str | None = None) -> str:
+    """The card in a few lines of plain text: errors, contenders, the verdict, the worst slices.
+
+    Args:
+        promotion: what came of the verdict.
+    """
     validation = report["validation"]
     _, *others = list_contenders(report)
     worst = [
@@ -123,6 +127,7 @@ def outline(report: Report) -> str:
         ],
         "to compare": ["; ".join(f"{each.rmse:.4f} {each.name}" for each in others)],
         "verdict": [name_verdict(report), *explain_verdict(report)],
+        "champion": [promotion] if promotion else [],
         "worst slices": [
             f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
             for part in worst

@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from prefect import get_run_logger, task
 
 from taxi_duration.contract import Cab
-from taxi_duration.errors import ModelError, SourceError, hide_credentials
+from taxi_duration.errors import (
+    ModelError,
+    SourceError,
+    TransientSourceError,
+    hide_credentials,
+)
 from taxi_duration.features import FeatureSet
 from taxi_duration.gate import Opponent, Verdict, judge
 from taxi_duration.month_file import is_synthetic
+from taxi_duration.plan import Plan
 from taxi_duration.registry import (
     Champion,
     Promotion,
@@ -48,6 +54,7 @@ class Challenge:
         return Opponent(champion.version, champion.model_id, champion.months, champion.is_synthetic)
 
 
+@task(name="find-champion", **IN_MEMORY, **RETRIES)
 def find_challenge(
     cab: Cab, outline: Report, features: FeatureSet, settings: GateSettings
 ) -> Challenge:
@@ -58,6 +65,9 @@ def find_challenge(
 
     Args:
         outline: the training's, as `outline_report` gives it.
+
+    Raises:
+        TransientSourceError: the store is locked or does not answer.
     """
     try:
         settle(cab)
@@ -65,11 +75,31 @@ def find_challenge(
         if champion and _identify(outline, features, settings, champion.against) == (
             champion.model_id
         ):
-            before = champion.against
-            champion = load_version(cab, before) if before else None
+            champion = _find_faced(cab, champion)
+    except TransientSourceError:
+        raise
     except (SourceError, ModelError) as error:
-        return Challenge(settings, None, hide_credentials(str(error)))
+        said = hide_credentials(str(error))
+        get_run_logger().warning("no champion to compare with: %s", said)
+        return Challenge(settings, None, said)
     return Challenge(settings, champion)
+
+
+def _find_faced(cab: Cab, champion: Champion) -> Champion | None:
+    """Whom a champion was judged against before it was one.
+
+    Raises:
+        ModelError: that version is deleted.
+    """
+    if champion.against is None:
+        return None
+    faced = load_version(cab, champion.against)
+    if faced is None:
+        raise ModelError(
+            f"this training is the champion already, version {champion.version}, and "
+            f"{champion.against}, which it was judged against, is deleted."
+        )
+    return faced
 
 
 def _identify(
@@ -82,12 +112,12 @@ def _identify(
 
 
 @task(name="judge-candidate", **IN_MEMORY)
-def judge_candidate(validation: Validation, challenge: Challenge) -> Verdict:
+def judge_candidate(plan: Plan, validation: Validation, challenge: Challenge) -> Verdict:
     """Have the gate say whether the model becomes champion."""
     verdict = judge(
         validation.errors,
         validation.analysis,
-        str(validation.file.month),
+        [str(month) for month in plan.months],
         challenge.settings,
         challenge.opponent,
         challenge.unavailable,

@@ -5,6 +5,7 @@ Nothing that is logged beside a model is run.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -114,7 +115,7 @@ def read_number(text: str) -> str:
     Raises:
         InputError: it is none.
     """
-    if not (text.isascii() and text.isdigit() and int(text)):
+    if not re.fullmatch("[0-9]{1,9}", text) or not int(text):
         raise InputError(f"version {text!r} is no version: give its number, such as 3.")
     return str(int(text))
 
@@ -174,22 +175,23 @@ def _load(
             raise ModelError("no run of this pipeline logged it.")
         if run.data.params["cab"] != cab.name:
             return None
-        location = client.get_logged_model(list_models(run)[-1]).artifact_location
-        model = load_logged_model(location, uri)
-    except LookupError as error:
-        raise ModelError(f"its run has no {error}.") from error
+        logged = list_models(run)
+        if not logged:
+            raise ModelError("its run holds no model.")
+        model = load_logged_model(client.get_logged_model(logged[-1]).artifact_location, uri)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ModelError("its run or its model is deleted.") from error
     months = tuple(run.data.params["train_months"].split(","))
+    tags = {**run.data.tags, **version.tags}  # who registers a run by hand copies none
     return Champion(
         str(version.version),
         run.data.tags[MODEL_ID],
         months,
-        version.tags.get(AGAINST),
+        tags.get(AGAINST),
         model,
-        any(is_synthetic(tag.removeprefix(HASHED)) for tag in run.data.tags),
+        any(is_synthetic(tag.removeprefix(HASHED)) for tag in tags),
     )
 
 

@@ -243,7 +243,7 @@ def summarise(trained: TrainedRun) -> str:
     return f"""
 {report["cab"]} trips, {report["features"]} features, trained on \
 {", ".join(report["train"]["months"])}, validated on {report["validation"]["month"]}
-{outline(report)}
+{outline(report, str(trained.promotion) if trained.promotion else None)}
   model             {trained.model_location}
                     to use it: taxi_duration.load_model({str(trained.model_directory)!r})
   MLflow run        {tracked.run_id}, version {tracked.version} of {REGISTERED_MODEL}

@@ -8,7 +8,7 @@ drawn anew, with both models' errors on them, and the improvement is measured ag
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from taxi_duration.encoding import Floats
 from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.evaluation import Evaluation, GroupErrors
+from taxi_duration.evaluation import Evaluation, GroupErrors, compare_rmse
 from taxi_duration.settings import GateSettings, name_variable
 from taxi_duration.slices import SLICES
 
@@ -108,7 +108,7 @@ class Verdict:
 def judge(
     errors: Mapping[str, Evaluation],
     analysis: ErrorAnalysis,
-    month: str,
+    months: Sequence[str],
     settings: GateSettings,
     opponent: Opponent | None,
     unavailable: str | None = None,
@@ -119,12 +119,13 @@ def judge(
 
     Args:
         errors: by predictor, on the month's trips: the model, the baselines, and the champion.
-        month: that month, such as "2023-02".
+        months: those it was trained on, oldest first, and that month, such as "2023-02".
         opponent: the champion; without one, the baselines are all there is to beat.
         unavailable: a sentence on why the champion could not be had; then nobody is promoted.
-        is_synthetic: whether the month's trips are made up; who is good at those is not put in the
+        is_synthetic: whether the months' trips are made up; who is good at those is not put in the
             place of a champion of real ones.
     """
+    *train, month = months
     ours = errors[MODEL]
     if not math.isfinite(ours.rmse):
         return Verdict((f"its RMSE on {month} is {ours.rmse}, which is no number.",), settings)
@@ -138,13 +139,19 @@ def judge(
         reasons.append(f"it could not be compared with the champion: {unavailable}")
     if opponent is None or unavailable:
         return Verdict(tuple(reasons), settings, unavailable=unavailable)
-    if is_synthetic and not opponent.is_synthetic:
+    theirs, is_alike = errors[CHAMPION], is_synthetic == opponent.is_synthetic
+    if is_synthetic and not is_alike:
         reasons.append(
             f"it was made of synthetic trips, and the champion, version {opponent.version}, of "
             "real ones: promote it by hand if you mean it, or keep the two in stores of their own."
         )
-    theirs = errors[CHAMPION]
-    is_seen = month in opponent.months
+    if is_alike and train[-1] < opponent.months[-1]:
+        reasons.append(
+            f"it was trained on months up to {train[-1]}, and the champion, version "
+            f"{opponent.version}, up to {opponent.months[-1]}: whoever is nearer to {month} is "
+            "better on it, and the older model would be in use. Promote it by hand if you mean it."
+        )
+    is_seen = is_alike and month in opponent.months
     if is_seen:
         reasons.append(
             f"the champion, version {opponent.version}, was trained on {month} too, which would "
@@ -225,8 +232,8 @@ def find_worse_slices(analysis: ErrorAnalysis, settings: GateSettings) -> list[s
     variable = name_variable(GateSettings, "most_slice_worsening")
     return [
         f"on {trips:,.0f} trips of {each} its RMSE of {model:.4f} minutes is "
-        f"{model / champion - 1:.1%} above the champion's {champion:.4f}; {variable} allows "
-        f"{100 * limit:.4g}%."
+        f"{compare_rmse(model, champion) or 'higher'} than the champion's {champion:.4f}; "
+        f"{variable} allows {100 * limit:.4g}%."
         for each, trips, model, champion in zip(
             SLICES, ours.rows.tolist(), ours.rmse.tolist(), theirs.rmse.tolist(), strict=True
         )

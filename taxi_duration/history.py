@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from taxi_duration.ledger import Ledger, search_all
-from taxi_duration.mlflow_run import AGAINST, NOT_JUDGED, REASONS, VERDICT
+from taxi_duration.mlflow_run import (
+    AGAINST,
+    HASHED,
+    NOT_JUDGED,
+    NOT_PROMOTED,
+    REASONS,
+    STAYS,
+    VERDICT,
+)
 from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, is_store_there, reach_store
 
 # isort: split
@@ -19,6 +27,7 @@ from mlflow.entities.model_registry import ModelVersion
 from taxi_duration.contract import Cab
 from taxi_duration.errors import hide_credentials
 from taxi_duration.month import Month
+from taxi_duration.month_file import is_synthetic
 from taxi_duration.promotions import Event, Period, list_periods
 from taxi_duration.tracking import locate_page
 from taxi_duration.tracking_uri import resolve_tracking_uri
@@ -45,6 +54,7 @@ class Version:
     run_id: str | None
     page: str | None
     periods: tuple[Period, ...]
+    is_synthetic: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,13 @@ def read_history(cab: Cab) -> History:
     return History(cab.name, store, ledger.champion, tuple(versions), tuple(shown))
 
 
-def read_past(cab: Cab, before: Month) -> list[dict[str, Any]]:
-    """For each validation month before a month, the version last registered that it validated.
+def read_past(cab: Cab, before: Month, *, is_synthetic: bool) -> list[dict[str, Any]]:
+    """For each validation month before a month, the version to speak for it.
+
+    That is one which was champion, else one that was not refused, else any; the last of those.
+
+    Args:
+        is_synthetic: whether versions of made-up trips are looked for, or of real ones.
 
     Returns:
         The report's `past`: month, rmse, version and model id, the oldest month first.
@@ -101,14 +116,17 @@ def read_past(cab: Cab, before: Month) -> list[dict[str, Any]]:
     Raises:
         InputError, TransientSourceError, SourceError: as `read_history`.
     """
-    newest = {
-        each.validated_on: each
+    known = [
+        each
         for each in read_history(cab).versions
         if each.validated_on and each.rmse is not None and each.validated_on < str(before)
-    }
+        if each.is_synthetic == is_synthetic
+    ]
+    known.sort(key=lambda each: (bool(each.periods), each.verdict != NOT_PROMOTED))
+    best = {each.validated_on: each for each in known}
     return [
         {"month": month, "rmse": each.rmse, "version": each.version, "model_id": each.model_id}
-        for month, each in sorted(newest.items())
+        for month, each in sorted(best.items())
     ]
 
 
@@ -144,10 +162,13 @@ def _describe(
         trained_on=tuple(filter(None, params.get("train_months", "").split(","))),
         validated_on=params.get("validation_month"),
         rmse=metrics.get("validation_rmse"),
-        verdict=tags.get(VERDICT, NOT_JUDGED),
-        reasons=tuple(filter(None, tags.get(REASONS, "").split("\n"))),
+        verdict=NOT_PROMOTED if STAYS in tags else tags.get(VERDICT, NOT_JUDGED),
+        reasons=tuple(filter(None, (tags.get(STAYS) or tags.get(REASONS, "")).split("\n"))),
         against=tags.get(AGAINST),
         run_id=version.run_id,
         page=locate_page(uri, run) if run else None,
         periods=tuple(period for period in periods if period.version == number),
+        is_synthetic=any(is_synthetic(tag.removeprefix(HASHED)) for tag in run.data.tags)
+        if run
+        else False,
     )

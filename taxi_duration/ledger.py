@@ -36,7 +36,7 @@ from taxi_duration.promotions import (
     replay,
     write_event,
 )
-from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, name_alias
+from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, TRAINING, name_alias
 
 PAGE = 1000
 """How many results are asked for at a time."""
@@ -83,6 +83,15 @@ class Ledger:
         """The model id of a version; None if this pipeline did not log it, or it is gone."""
         found = self.versions.get(version or "")
         return identify(self.client, found) if found else None
+
+    def find_training(self, version: str | None) -> str | None:
+        """What a version's training is called, whoever it was judged against."""
+        found = self.versions.get(version or "")
+        return found.tags.get(TRAINING) if found else None
+
+    def is_same_training(self, version: str | None, training: str | None) -> bool:
+        """Whether a version is of a training; not if that is unknown."""
+        return training is not None and self.find_training(version) == training
 
     def list_shown(self) -> list[Event]:
         """The log as it is true now, with what was set elsewhere and is not recorded yet."""

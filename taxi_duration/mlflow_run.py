@@ -40,6 +40,9 @@ HASHED = "sha256."
 
 VERDICT, REASONS, AGAINST = "gate.verdict", "gate.reasons", "gate.against"
 """Tags: what the gate said of a model, why not, and the model id of the champion it faced."""
+
+STAYS = "gate.stays_a_candidate"
+"""Tag of a version that the gate found better and that is not champion all the same: why."""
 PROMOTED, NOT_PROMOTED, NOT_JUDGED = "promoted", "not promoted", "not judged"
 
 MOST_TAG = 5000

@@ -256,6 +256,9 @@ def measure_minutes_per_mile(
 
     near, far = MARGINAL_MILES
     return {
-        name: ((predict_all(day, far) - predict_all(day, near)) @ weights / (far - near)).tolist()
+        # Not a matrix product, whose last bits depend on the number of BLAS threads.
+        name: (
+            ((predict_all(day, far) - predict_all(day, near)) * weights).sum(axis=1) / (far - near)
+        ).tolist()
         for name, day in (("working day", WORKING_DAY), ("day off", DAY_OFF))
     }

@@ -19,7 +19,7 @@ from taxi_duration.disk import check_writable
 from taxi_duration.error_analysis import CHAMPION, MODEL
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.gate import Verdict
-from taxi_duration.month_file import MonthFile, check_rows_against_earlier
+from taxi_duration.month_file import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.plan import Plan
 from taxi_duration.registry import Promotion, read_past
 from taxi_duration.report import Report, build_report, outline_report
@@ -105,13 +105,11 @@ def train(
     known = [*(month.file for month in months), validation_file]
     outline = outline_run(plan, known, thresholds)
     challenge = find_challenge(plan.cab, outline, plan.features, read_settings(GateSettings))
-    if challenge.unavailable:
-        get_run_logger().warning("no champion to compare with: %s", challenge.unavailable)
     validation = validate(
         training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    verdict = judge_candidate(validation, challenge)
-    past = find_past(plan)
+    verdict = judge_candidate(plan, validation, challenge)
+    past = find_past(plan, is_made_up=is_synthetic(validation_file.path.name))
     report = describe_run(plan, months, training, validation, thresholds, verdict, past)
     directory = save_artifacts(models_directory, training.model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
@@ -122,10 +120,15 @@ def train(
     warn_of_drift(remarks)
     try:
         tracked = log_to_mlflow(plan.cab, training.model, directory, report, remarks.sentences)
+    except Exception as error:
+        publish_report(report, f"none. {hide_credentials(str(error))}", location, remarks)
+        raise
+    try:
         promoted = report["gate"]["is_promoted"]
         promotion = promote_champion(plan.cab, tracked, report) if promoted else None
     except Exception as error:
-        publish_report(report, f"none. {hide_credentials(str(error))}", location, remarks)
+        failed = replace(remarks, promotion=f"Not promoted yet. {hide_credentials(str(error))}")
+        publish_report(report, tracked.describe(), location, failed)
         raise
     remarks = replace(remarks, promotion=str(promotion) if promotion else None)
     artifact_id = publish_report(report, tracked.describe(), location, remarks)
@@ -201,10 +204,10 @@ def describe_run(
     return {"model_id": identify_model(report, plan.features), **report}
 
 
-def find_past(plan: Plan) -> list[dict[str, Any]]:
+def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:
     """What earlier models came to on earlier months; nothing if the store cannot be asked."""
     try:
-        return read_past(plan.cab, plan.validation)
+        return read_past(plan.cab, plan.validation, is_synthetic=is_made_up)
     except SourceError as error:
         get_run_logger().warning("the RMSE of past months is not shown: %s", error)
         return []

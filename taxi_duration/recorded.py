@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from taxi_duration.mlflow_run import load_logged_model
@@ -16,6 +17,7 @@ from taxi_duration.tracking import REGISTERED_MODEL
 # The lines above set what mlflow reads when it is imported.
 import mlflow
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.report import Report
@@ -67,7 +69,7 @@ def find_training(reference: str, models_directory: Path) -> Recorded:
 
 
 def _fetch(uri: str, reference: str) -> Recorded | None:
-    with reach_store(uri) as client:
+    with reach_store(uri) as client, _name_what_is_deleted(reference):
         run = _find_run(client, reference)
         if run is None:
             return None
@@ -85,6 +87,24 @@ def _fetch(uri: str, reference: str) -> Recorded | None:
             ) from error
         place = f"MLflow run {run_id} in {hide_credentials(uri)}"
         return Recorded(run.data.tags[MODEL_ID], place, report, model)
+
+
+@contextmanager
+def _name_what_is_deleted(reference: str) -> Iterator[None]:
+    """Tell a store that lacks something from one that fails.
+
+    Raises:
+        ModelError: the run or the model of what was asked for is deleted.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ModelError(
+            f"{reference!r} cannot be reproduced: its run or its model is deleted in MLflow. Give "
+            "its model directory, or another version."
+        ) from error
 
 
 def _find_run(client: mlflow.MlflowClient, reference: str) -> Run | None:

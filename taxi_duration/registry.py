@@ -25,6 +25,7 @@ from taxi_duration.contract import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.history import History, Version, read_history, read_past
 from taxi_duration.ledger import Ledger
+from taxi_duration.mlflow_run import STAYS
 from taxi_duration.mlflow_store import hold_store, is_store_there
 from taxi_duration.promotions import (
     DONE,
@@ -35,6 +36,7 @@ from taxi_duration.promotions import (
     find_previous,
     list_passed,
 )
+from taxi_duration.tracking import REGISTERED_MODEL
 from taxi_duration.tracking_uri import resolve_tracking_uri
 
 __all__ = [
@@ -70,7 +72,8 @@ def promote_candidate(
 ) -> Promotion:
     """Make a version champion that the gate found better, once, however often this is repeated.
 
-    A model that was champion before is left to people: who rolled it back did so for a reason.
+    A training that was champion before is left to people, whoever it faces now and whatever code it
+    was made by: who rolled it back did so for a reason.
 
     Args:
         against: the model id of the champion it was judged against, None if there was none.
@@ -92,19 +95,25 @@ def promote_candidate(
                 is_champion=False,
                 sentence=f"version {version} was deleted in MLflow: it is no champion.",
             )
-        was = [each.at for each in ledger.events if (each.state, each.model_id) == (DONE, model_id)]
-        if was:
-            why = f"it was champion before, since {was[-1]}, and was replaced"
+        training = ledger.find_training(version)
+        was = [
+            each.at
+            for each in ledger.events
+            if each.state == DONE
+            and (each.model_id == model_id or ledger.is_same_training(each.version, training))
+        ]
+        if was and not ledger.is_same_training(ledger.champion, training):
+            why = f"this training was champion before, since {was[-1]}, and was replaced"
         elif held != against:
             now = f"version {ledger.champion} ({held}) is champion" if held else "there is none"
             why = f"it was judged against {against or 'no champion'}, and {now} now"
         else:
             return Promotion(is_champion=True, sentence=str(ledger.record(GATE, version, reason)))
-    return Promotion(
-        is_champion=False,
-        sentence=f"version {version} stays a candidate: {why}. To have it all the same: "
-        f"{name_command(f'promote {version}', cab)}.",
-    )
+        sentence = f"version {version} stays a candidate: {why}. To have it all the same: "
+        sentence += f"{name_command(f'promote {version}', cab)}."
+        if not any(each.version == version for each in ledger.events):
+            client.set_model_version_tag(REGISTERED_MODEL, version, STAYS, sentence)
+    return Promotion(is_champion=False, sentence=sentence)
 
 
 def promote(cab: Cab, version: str) -> Promotion:

@@ -62,6 +62,18 @@ def identify_model(report: Report, features: FeatureSet) -> str:
     return f"{report['cab']}/{report['train']['months'][-1]}-{run_id}"
 
 
+def identify_training(report: Report) -> str:
+    """What a training is whoever it is judged against and whatever code it is made by."""
+    training = {
+        "cab": report["cab"],
+        "features": report["features"],
+        "alphas": report["alphas"],
+        "months": report["train"]["months"],
+        "inputs": report["inputs"],
+    }
+    return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _identify_gate(gate: Mapping[str, Any] | None) -> list[Any] | None:
     if gate is None:
         return None

@@ -40,7 +40,7 @@ from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.model import DurationModel
 from taxi_duration.processes import describe_process, is_dead
 from taxi_duration.report import Report
-from taxi_duration.store import check_finite
+from taxi_duration.store import check_finite, identify_training
 from taxi_duration.tracking_uri import resolve_tracking_uri
 
 REGISTERED_MODEL = "nyc-taxi-duration"
@@ -49,6 +49,9 @@ CANDIDATE = "candidate"
 
 CHAMPION = "champion"
 """The alias of the version in use."""
+
+TRAINING = "training"
+"""Tag of a version: `identify_training`, which many versions may share."""
 
 CLOSED = "closed_because"
 """Tag: why another process than its own ended a run."""
@@ -205,7 +208,8 @@ def _keep_one(
             _delete_run(client, run)
     number = versions.get(kept.info.run_id)
     if number is None:
-        tags = {MODEL_ID: model_id, **collect_verdict(report)}
+        training = {TRAINING: identify_training(report)}
+        tags = {MODEL_ID: model_id, **training, **collect_verdict(report)}
         return kept, _register(client, kept, tags)
     return kept, str(number)
 
