@@ -109,7 +109,7 @@ def end_in_one_line(run: Callable[[], object]) -> int:
     try:
         with stop_on_signals():
             code = run()
-            sys.stdout.flush()
+            print(end="", flush=True)
     except TaxiDurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
