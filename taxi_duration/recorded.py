@@ -44,10 +44,8 @@ def find_training(reference: str, models_directory: Path) -> Recorded:
     directories = list(dict.fromkeys([Path(reference), models_directory / reference]))
     for directory in directories:
         if directory.is_dir():
-            whole = directory.resolve()
-            model_id = f"{whole.parent.name}/{whole.name}"
             report, model = load_report(directory), load_model(directory)
-            return Recorded(model_id, str(directory), report, model)
+            return Recorded(report["model_id"], str(directory), report, model)
     uri = resolve_tracking_uri()
     shown, database = hide_credentials(uri), find_database(uri)
     if database is not None and not database.exists():

@@ -26,6 +26,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
 
 from taxi_duration.month import Month
+from taxi_duration.report import Report
 from tests.buckets import S3Server
 from tests.conftest import connected_to
 from tests.deployments import (
@@ -192,6 +193,12 @@ def test_runs_of_one_cab_type_take_turns(runs: dict[str, FlowRun]) -> None:
     assert first_end <= second_start
 
 
+def drop_registry(report: Report) -> Report:
+    """A report without what follows from who is champion, and who was."""
+    alone = [{**each, "champion_rmse": None} for each in report["slices"]]
+    return {**report, "slices": alone, "gate": None, "past": None, "model_id": None}
+
+
 def test_both_deployments_give_the_same_report(
     runs: dict[str, FlowRun], checkout: Path, train_on_real_months: Any
 ) -> None:
@@ -200,7 +207,7 @@ def test_both_deployments_give_the_same_report(
     assert local.parent.name == from_s3.parent.name
     assert local.read_bytes() == from_s3.read_bytes()
     same = train_on_real_months("--year", "2023", "--month", "2", "--features", "course")
-    assert local.read_bytes() == same.report_bytes
+    assert drop_registry(json.loads(local.read_text("utf-8"))) == drop_registry(same.report)
     assert round(same.report["validation"]["rmse"], 6) == 6.160602
 
 

@@ -61,7 +61,7 @@ def test_summary_shows_the_figures_and_where_everything_is(train_on_real_months:
     shown = " ".join(run.output.split())
     for part in (
         "validation RMSE 7.480827 minutes over 61,921 trips",
-        "8.4227 zone-pair median, 12.2131 training mean",
+        "8.4227 zone-pair median; 12.2131 training mean",
         f"model {run.model_directory.relative_to(run.directory)} ",
         f"taxi_duration.load_model('{run.model_directory.relative_to(run.directory)}')",
         f"mlflow ui --backend-store-uri sqlite:///{run.directory / 'mlflow.db'}, then open http://",

@@ -180,7 +180,7 @@ def test_a_repeated_run_does_not_undo_a_rollback(story: Story) -> None:
     assert len([*story.directory.glob("models/green/2023-02-*")]) == 1
     said = [log.message for log in read_logs(story.repeated.flow_run.id, awaited="published")]
     (sentence,) = [each for each in said if each.startswith("version 2 stays a candidate")]
-    assert "it was champion before" in sentence
+    assert "this training was champion before" in sentence
     assert sentence.endswith("To have it all the same: `python -m taxi_duration promote 2`.")
 
 

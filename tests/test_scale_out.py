@@ -127,7 +127,9 @@ def run_apart(directory: Path, *command: str) -> Ran:
         [sys.executable, *command],
         cwd=directory,
         env=make_environment(
-            PREFECT_API_URL=str(PREFECT_API_URL.value()), PYTHONPATH=str(REPOSITORY)
+            PREFECT_API_URL=str(PREFECT_API_URL.value()),
+            PYTHONPATH=str(REPOSITORY),
+            MLFLOW_TRACKING_URI=f"sqlite:///{directory / 'mlflow.db'}",
         ),
         capture_output=True,
         text=True,
@@ -147,8 +149,11 @@ def find_newest_backfill() -> UUID:
 
 
 def train(directory: Path, *arguments: str) -> Run:
+    """Train with an MLflow store of its own, so that no champion of another test is faced."""
     directory.mkdir()
-    return run_local(directory, *WINDOW, *arguments)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{directory / 'mlflow.db'}")
+        return run_local(directory, *WINDOW, *arguments)
 
 
 @pytest.fixture(scope="module")
