@@ -62,7 +62,10 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alter(directory: Path, models: Path, report: Report | None = None, **changes: Any) -> Path:
     """A model directory like another, of a model or with a report that is changed."""
     model = replace(load_model(directory), **changes)
-    return save_model(models, model, {**load_report(directory), **(report or {})})
+    altered = {**load_report(directory), **(report or {})}
+    if "model_id" not in (report or {}):
+        altered["model_id"] = store.identify_model(altered, model.features)
+    return save_model(models, model, altered)
 
 
 def nudge(model: DurationModel, term: str, code: int, by: float) -> dict[str, Any]:
@@ -199,9 +202,9 @@ def test_other_versions_are_noted_and_no_failure(
 def test_other_code_is_the_likely_reason_of_a_difference(
     course: Path, tmp_path: Path, reproduce: Reproduce
 ) -> None:
-    altered = alter(course, tmp_path / "made", intercept=3.0)
-    moved = altered.rename(tmp_path / "2025-01-00000000")
-    *_, reason, verdict = reproduce(1, moved).splitlines()
+    of_other_code = {"model_id": "green/2025-01-00000000"}
+    altered = alter(course, tmp_path, of_other_code, intercept=3.0)
+    *_, reason, verdict = reproduce(1, altered).splitlines()
     assert reason == "likely reason: the code of this package or of its libraries is another one"
     assert verdict == "not reproduced: 2 of 13 differ"
 
