@@ -136,10 +136,12 @@ def outline(report: Report, promotion: str | None = None) -> str:
         "verdict": [name_verdict(report), *list_reasons(report), *explain_verdict(report)],
         "champion": [promotion] if promotion else [],
         "worst slices": [
-            f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
-            for part in worst
-        ]
-        + [f"of those of at least {find_fewest_trips(report):,} trips"] * bool(worst),
+            *([f"of those of at least {find_fewest_trips(report):,} trips:"] if worst else []),
+            *(
+                f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
+                for part in worst
+            ),
+        ],
     }
     return "\n".join(
         f"  {'' if place else name:{WIDTH}}{text}"

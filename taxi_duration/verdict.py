@@ -116,11 +116,11 @@ def _describe_bootstrap(drawn: dict[str, Any] | None, settings: dict[str, Any]) 
     confidence = f"with a confidence of {show_per_cent(settings['confidence'])}"
     if lowest >= 0:
         measured = f"The improvement is {improvement:.2%}, and {confidence} at least {lowest:.2%}"
-    elif improvement >= 0:
-        measured = f"It is better by {improvement:.2%}, and {confidence} worse by at most"
-        measured += f" {-lowest:.2%}"
     else:
-        measured = f"It is worse by {-improvement:.2%}, and {confidence} by at most {-lowest:.2%}"
+        better = f"better by {improvement:.2%}, and {confidence} worse"
+        worse = f"worse by {-improvement:.2%}, and {confidence}"
+        change = better if improvement >= 0 else worse
+        measured = f"This model is {change} by at most {-lowest:.2%}"
     return [
         f"{measured}, by {drawn['resamples']:,} bootstrap resamples of {drawn['blocks']:,} blocks "
         "of trips; the gate asks for an improvement of more than "
