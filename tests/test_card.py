@@ -110,8 +110,8 @@ COMPARED = (
 )
 DRAWN = (
     "The improvement is {improvement:.2%}, and with a confidence of 95% at least {lowest:.2%}, by "
-    "999 bootstrap resamples of {blocks:,} blocks of trips; the gate asks for an improvement of more "
-    "than 0%."
+    "999 bootstrap resamples of {blocks:,} blocks of trips; the gate asks for an improvement of "
+    "more than 0%."
 )
 REASON = FIRST_REASON.replace("its", "Its", 1)
 
