@@ -216,7 +216,7 @@ def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], objec
         raise AssertionError("a month was reduced without the medians it was asked for")
     baselines = Baselines(window.mean_minutes, sums.medians)
     predictors = {"model": model.predict_clean, **baselines.predictors}
-    return partial(score_predictors, predictors, path, cab, month)
+    return partial(score_predictors, predictors, path, cab, month, in_detail=True)
 
 
 def render_costs(costs: list[MonthCost]) -> str:

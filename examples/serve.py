@@ -13,15 +13,18 @@ import pandas as pd
 from fastapi import FastAPI, HTTPException
 
 from taxi_duration import DataError, ModelError, load_model
+from taxi_duration.store import load_report
 
-directory = Path(os.environ["TAXI_MODEL"]).absolute()
-model, model_id = load_model(directory), f"{directory.parent.name}/{directory.name}"
+directory = Path(os.environ["TAXI_MODEL"])
+model, model_id = load_model(directory), load_report(directory)["model_id"]
 app = FastAPI(title="NYC taxi trip duration")
 
 
 @app.post("/predict")
 def predict(trips: list[dict[str, Any]]) -> dict[str, Any]:
     """Minutes, one a trip; other columns are ignored, and zones may be unknown."""
+    if not trips:
+        raise HTTPException(422, "the list of trips is empty: give at least one.")
     try:
         minutes = model.predict(pd.DataFrame(trips))
     except (DataError, ModelError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import shutil
 import signal
@@ -99,6 +100,8 @@ class Stopped(SystemExit):
 def end_in_one_line(run: Callable[[], object]) -> int:
     """Run to an end that is told in one line, whether it is an error of ours or a signal.
 
+    Nothing is said to a reader who has left, as `head` does.
+
     Returns:
         The exit code: what `run` returned, if that is a number; else 0, that of the error, or 128
         and the signal's number, as in a shell.
@@ -106,9 +109,14 @@ def end_in_one_line(run: Callable[[], object]) -> int:
     try:
         with stop_on_signals():
             code = run()
+            print(end="", flush=True)
     except TaxiDurationError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:
+        # What is still to be written would fail again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, Stopped) as stopped:
         number = stopped.number if isinstance(stopped, Stopped) else signal.SIGINT
         print(

@@ -145,12 +145,6 @@ def judge(
             f"it was made of synthetic trips, and the champion, version {opponent.version}, of "
             "real ones: promote it by hand if you mean it, or keep the two in stores of their own."
         )
-    if is_alike and train[-1] < opponent.months[-1]:
-        reasons.append(
-            f"it was trained on months up to {train[-1]}, and the champion, version "
-            f"{opponent.version}, up to {opponent.months[-1]}: whoever is nearer to {month} is "
-            "better on it, and the older model would be in use. Promote it by hand if you mean it."
-        )
     is_seen = is_alike and month in opponent.months
     if is_seen:
         reasons.append(
@@ -158,6 +152,12 @@ def judge(
             f"be no fair comparison: train on later months, or promote this version by hand."
         )
         return Verdict(tuple(reasons), settings, opponent, None, theirs, is_seen)
+    if is_alike and train[-1] < opponent.months[-1]:
+        reasons.append(
+            f"it was trained on months up to {train[-1]}, and the champion, version "
+            f"{opponent.version}, up to {opponent.months[-1]}: whoever is nearer to {month} is "
+            "better on it, and the older model would be in use. Promote it by hand if you mean it."
+        )
     bootstrap = resample(analysis.blocks[MODEL], analysis.blocks[CHAMPION], settings.confidence)
     if bootstrap.lowest is None or not bootstrap.lowest > settings.margin:
         reasons.append(_describe_lack(ours, theirs, opponent, bootstrap, settings))

@@ -9,7 +9,7 @@ from taxi_duration.champions import find_version
 from taxi_duration.contract import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.scoring import NamedModel
-from taxi_duration.store import load_model
+from taxi_duration.store import load_model, load_report
 from taxi_duration.tracking import CHAMPION
 
 
@@ -17,7 +17,8 @@ def load_named_model(name: str, cab: Cab) -> NamedModel:
     """Load `champion`, the version of a number, or the model of a directory.
 
     Raises:
-        InputError: there is no champion of this cab type, no such version or no such directory.
+        InputError: there is no champion of this cab type, no such version or no such directory; or
+            what is there is of another cab type.
         TransientSourceError, SourceError: the store of versions fails.
         ModelError: the model cannot be loaded.
     """
@@ -30,5 +31,10 @@ def load_named_model(name: str, cab: Cab) -> NamedModel:
             f"model {name!r} is not one. Give {CHAMPION}, the number of a version, or a model "
             "directory such as models/green/2023-01-0123abcd."
         )
-    model_id = "/".join(directory.resolve().parts[-2:])
-    return NamedModel(load_model(directory), model_id, model_id)
+    model, report = load_model(directory), load_report(directory)
+    if report["cab"] != cab.name:
+        raise InputError(
+            f"model {name} is of another cab type, {report['cab']}, than {cab.name}: give that one "
+            "with --cab, or another model."
+        )
+    return NamedModel(model, report["model_id"], report["model_id"])

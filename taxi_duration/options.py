@@ -89,6 +89,19 @@ def _read_address(value: object) -> str | None:
     )
 
 
+def check_path(value: object) -> object:
+    """Refuse a path with a character that no path has.
+
+    Raises:
+        InputError: it has a null character.
+    """
+    if "\0" in str(value):
+        raise InputError(
+            f"path {str(value)!r} has a null character, which no path has: leave it out."
+        )
+    return value
+
+
 def check_key_prefix(value: object, what: str = "prefix") -> str:
     """Refuse a prefix of keys that could lead elsewhere than below itself.
 
@@ -143,8 +156,16 @@ CabName = Annotated[
     BeforeValidator(_read_cab),
     Field(description=f"cab type: {' or '.join(CABS)}", json_schema_extra={"enum": [*CABS]}),
 ]
-DataDirectory = Annotated[Path, Field(description="directory of the months' parquet files")]
-ModelsDirectory = Annotated[Path, Field(description="directory the model is written under")]
+DataDirectory = Annotated[
+    Path,
+    BeforeValidator(check_path),
+    Field(description="directory of the months' parquet files"),
+]
+ModelsDirectory = Annotated[
+    Path,
+    BeforeValidator(check_path),
+    Field(description="directory the model is written under"),
+]
 Features = Annotated[
     str,
     BeforeValidator(_read_features),

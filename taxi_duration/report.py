@@ -21,7 +21,7 @@ from taxi_duration.training import Training
 from taxi_duration.version import __version__
 
 Report = dict[str, Any]
-"""JSON-ready; two runs on the same inputs, parameters and versions give the same report."""
+"""JSON-ready; runs on the same inputs, parameters, versions and registry give the same report."""
 
 REPORTED_DISTRIBUTIONS = ("numpy", "scipy", "pandas", "pyarrow", "scikit-learn", "skops")
 

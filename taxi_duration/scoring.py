@@ -10,7 +10,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -65,6 +65,7 @@ class Tally:
         unseen_pairs: with two zones, neither unknown, between which no trip of training went.
         unpredicted: without a prediction, for want of a distance or a pick-up time.
         errors: over the trips that the cleaning rules keep, where there are durations.
+        problems: why durations are not known; of a whole file.
     """
 
     rows: int = 0
@@ -73,6 +74,7 @@ class Tally:
     unseen_pairs: int = 0
     unpredicted: int = 0
     errors: Errors = field(default_factory=Errors)
+    problems: tuple[str, ...] = ()
 
     def __add__(self, other: Tally) -> Tally:
         names = [each.name for each in fields(self)]
@@ -100,31 +102,33 @@ def score_trips(
 
     Args:
         path: a parquet or CSV file with the TLC's columns, of any number of rows.
-        output: a parquet or CSV file to be, with a row for each of `path`, in order: `id`,
-            `predicted_minutes`, which is null where there is no prediction, and `model_version`.
+        output: a parquet or CSV file to be, or a link to one, with a row for each of `path`, in
+            order: `id`, `predicted_minutes`, which is null where there is no prediction, and
+            `model_version`.
         cab: the cab type whose column names count; any when None.
         id_column: the column of `path` whose values are the ids; the row's number when None.
         sha256: of `path`, if it is known; the output notes it.
 
     Raises:
         InputError: the output or the id column cannot be one.
-        DataError: the input cannot be read, or a needed column is missing or of a wrong type.
+        DataError: the input cannot be read, or a needed column is missing, of a wrong type or
+            written in a way that cannot be read.
         StorageError: the disk does not take the output.
     """
-    check_output(output)
+    target = check_output(output)
     check_apart(output, path)
     with open_trips(path, named.model.features.needs, cab, id_column) as source:
         metadata = {"model_id": named.model_id, "model_version": named.version, "input": path.name}
         schema = make_schema(source.id_type, metadata | ({"sha256": sha256} if sha256 else {}))
         check_schema(schema, output)
-        with stage(output.parent, output.name) as scratch:
+        with stage(target.parent, target.name) as scratch:
             written = scratch / output.name
             tally = _write_predictions(Scorer(named, source, schema), written, report)
             flush_to_disk(written)
-            written.replace(output)
-            flush_to_disk(output.parent)
+            written.replace(target)
+            flush_to_disk(target.parent)
     pa.default_memory_pool().release_unused()
-    return tally
+    return replace(tally, problems=tuple(source.problems))
 
 
 def _write_predictions(scorer: Scorer, path: Path, report: Progress | None) -> Tally:

@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from taxi_duration.contract import KINDS, MOST_NAMED, TIME, Cab, match_columns, shorten_name
+from taxi_duration.contract import KINDS, MOST_NAMED, Cab, match_columns, shorten_name
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.footer import check_columns, name_damage, open_parquet
 from taxi_duration.month_file import convert_column, read_batches
+from taxi_duration.text_columns import TextColumns
 from taxi_duration.trips import Trips
 
 PARQUET, CSV = ".parquet", ".csv"
@@ -31,8 +30,6 @@ BLOCK_BYTES = 1 << 20
 """Read at a time of a CSV file, of which Arrow holds dozens; no row may be longer."""
 
 CHECK_FILE = "Check where it came from, and make it again."
-NAIVE_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?$"
-"""A time as the TLC writes them, without a zone."""
 
 
 class Chunk(NamedTuple):
@@ -51,12 +48,14 @@ class TripSource:
         id_type: of the rows' ids.
         has_durations: whether the columns that tell a trip's duration, and whether it is one to
             learn from, are read too.
+        problems: why they are not, or tell nothing; complete when all is read.
     """
 
     path: Path
     rows: int | None
     id_type: pa.DataType
     has_durations: bool
+    problems: list[str]
     read: Callable[[], Iterator[Chunk]]
 
 
@@ -124,7 +123,7 @@ def _open_parquet(
         def check(columns: Iterable[str]) -> dict[str, str]:
             return check_columns(parquet, path, columns, cab, is_month=False)
 
-        matched, has_durations = _match(check, needed)
+        matched, problems = _match(check, needed, path)
         schema = parquet.schema_arrow
         _check_id(path, schema.names, id_column)
         columns = list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
@@ -134,7 +133,7 @@ def _open_parquet(
             return _make_chunks(path, batches, matched, id_column, convert_column)
 
         id_type = schema.field(id_column).type if id_column else pa.int64()
-        yield TripSource(path, parquet.metadata.num_rows, id_type, has_durations, read)
+        yield TripSource(path, parquet.metadata.num_rows, id_type, not problems, problems, read)
 
 
 @contextmanager
@@ -161,26 +160,30 @@ def _open_csv(
         except DataError as error:
             raise DataError(f"{path}: {error}") from error
 
-    matched, has_durations = _match(check, needed)
+    matched, problems = _match(check, needed, path)
     _check_id(path, names, id_column)
     columns = list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
 
     def read() -> Iterator[Chunk]:
-        return _make_chunks(path, _read_csv(path, start(columns)), matched, id_column, read_texts)
+        texts = TextColumns(path, matched, needed, problems)
+        return _make_chunks(path, _read_csv(path, start(columns)), matched, id_column, texts.read)
 
     id_type = pa.string() if id_column else pa.int64()
-    yield TripSource(path, None, id_type, has_durations, read)
+    yield TripSource(path, None, id_type, not problems, problems, read)
 
 
 def _match(
-    check: Callable[[Iterable[str]], dict[str, str]], needed: list[str]
-) -> tuple[dict[str, str], bool]:
-    """The needed columns and, if they are all there, those that tell a trip's duration."""
-    matched = check(needed)
-    try:
-        return check(KINDS), True
-    except DataError:
-        return matched, False
+    check: Callable[[Iterable[str]], dict[str, str]], needed: list[str], path: Path
+) -> tuple[dict[str, str], list[str]]:
+    """The needed columns and those that tell a trip's duration; or why these cannot be read."""
+    matched, problems = check(needed), list[str]()
+    for ours in KINDS:
+        try:
+            matched |= check([ours])
+        except DataError as error:
+            said = str(error).removeprefix(f"{path}: ").split("; the columns are ")[0]
+            problems.append(said.rstrip("."))
+    return (check(needed) if problems else matched), problems
 
 
 def _check_id(path: Path, names: list[str], id_column: str | None) -> None:
@@ -217,26 +220,3 @@ def _make_chunks(
         ids = batch[id_column] if id_column else pa.array(np.arange(first, after))
         first = after
         yield Chunk(raw, ids)
-
-
-def read_texts(column: pa.Array, ours: str) -> npt.NDArray[Any]:
-    """Times or numbers that are written out; what says none is missing.
-
-    >>> read_texts(pa.array(["74", "74.5", "", "Queens"]), "pickup_zone")
-    array([74. , 74.5,  nan,  nan])
-    """
-    texts = pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
-    is_time = KINDS[ours] == TIME
-    try:
-        return convert_column(texts.cast(pa.timestamp("us") if is_time else pa.float64()), ours)
-    except pa.ArrowInvalid:
-        pass
-    if not is_time:
-        numbers: npt.NDArray[Any] = pd.to_numeric(texts.to_pandas(), errors="coerce").to_numpy(
-            float
-        )
-        return numbers
-    # A time with a zone is another one than it says: the TLC's are New York's, and have none.
-    naive = pc.if_else(pc.match_substring_regex(texts, NAIVE_TIME), texts, None)
-    times = pd.to_datetime(naive.to_pandas(), format="ISO8601", errors="coerce")
-    return np.asarray(times, dtype="datetime64[us]")

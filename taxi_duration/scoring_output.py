@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,15 +28,26 @@ def make_schema(id_type: pa.DataType, metadata: dict[str, str]) -> pa.Schema:
     return pa.schema(columns.items(), metadata=metadata)
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path) -> Path:
     """Refuse an output that no file can be written to as it is named.
 
+    Returns:
+        The file to write: the output, or what it is a link to.
+
     Raises:
-        InputError: it is neither parquet nor CSV by its name, or a directory.
+        InputError: it is neither parquet nor CSV by its name, or there and no regular file.
     """
     check_suffix(output, "output")
     if output.is_dir():
         raise InputError(f"output {output} is a directory: name a file in it.")
+    if output.exists() and not output.is_file():
+        raise InputError(f"output {output} is a pipe or a device: name a file.")
+    if not output.is_symlink():
+        return output
+    target = Path(os.path.realpath(output))
+    if target.is_symlink():
+        raise InputError(f"output {output} is a link that leads back to itself: name another file.")
+    return target
 
 
 def check_apart(output: Path, source: Path) -> None:
@@ -45,7 +57,8 @@ def check_apart(output: Path, source: Path) -> None:
         InputError: the output is the input, under whatever names.
     """
     are_there = output.exists() and source.exists()
-    if output.resolve() == source.resolve() or (are_there and output.samefile(source)):
+    is_same = os.path.realpath(output) == os.path.realpath(source)
+    if is_same or (are_there and output.samefile(source)):
         raise InputError(f"output {output} is the input itself: name another file.")
 
 

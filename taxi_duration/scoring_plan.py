@@ -18,7 +18,7 @@ from taxi_duration.disk import check_writable
 from taxi_duration.errors import InputError
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
-from taxi_duration.options import CabName, DataDirectory, Offline
+from taxi_duration.options import CabName, DataDirectory, Offline, check_path
 from taxi_duration.scoring import NamedModel, Progress, Tally, score_trips
 from taxi_duration.scoring_input import check_input
 from taxi_duration.scoring_output import check_apart, check_output
@@ -42,13 +42,18 @@ ModelName = Annotated[
 ]
 Input = Annotated[
     str,
+    BeforeValidator(check_path),
     Field(
         min_length=1,
         description="trips to score: a parquet or CSV file with the TLC's columns, or a month, "
         "YYYY-MM, downloaded when absent",
     ),
 ]
-Output = Annotated[Path, Field(description="parquet or CSV file the predictions are written to")]
+Output = Annotated[
+    Path,
+    BeforeValidator(check_path),
+    Field(description="parquet or CSV file the predictions are written to"),
+]
 IdColumn = Annotated[
     Annotated[str, Field(min_length=1)] | None,
     Field(
@@ -93,8 +98,7 @@ def plan_scoring(options: ScoringOptions, today: date) -> ScoringPlan:
     """
     cab, output = get_cab(options.cab), options.output
     with _name_path_errors():
-        check_output(output)
-        check_writable(output.parent, "directory of the output")
+        check_writable(check_output(output).parent, "directory of the output")
         months = LocalMonths(cab, options.data_dir, options.offline)
         trips = _find_trips(options.input)
         if isinstance(trips, Month):
@@ -141,25 +145,35 @@ class Scored:
         """Each figure's name and value, as a reader sees them."""
         tally, found = self.tally, self.tally.evaluation
         is_version = self.version != self.model_id
-        realised = (
-            f"RMSE {found.rmse:.6f} minutes, MAE {found.mae:.6f}, over the {found.rows:,} rows "
-            "that the cleaning rules keep"
-            if found
-            else "none: no row has a duration that the cleaning rules keep"
-        )
+        if found:
+            realised = (
+                f"RMSE {found.rmse:.6f} minutes, MAE {found.mae:.6f}, over the "
+                f"{_count_rows(found.rows)} that the cleaning rules keep"
+            )
+        else:
+            no_row = "no row has a duration that the cleaning rules keep"
+            realised = f"none: {'; '.join(tally.problems) or no_row}"
+        lack = "lacks" if tally.unpredicted == 1 else "lack"
         return [
             ("rows", f"{tally.rows:,}"),
             ("model", f"version {self.version}, {self.model_id}" if is_version else self.version),
-            ("unknown zones", f"in {tally.unknown_zones:,} rows"),
-            ("zones unseen in training", f"in {tally.unseen_zones:,} rows"),
-            ("pairs unseen in training", f"in {tally.unseen_pairs:,} rows"),
-            ("no prediction", f"for {tally.unpredicted:,} rows, which lack a distance or a time"),
+            ("unknown zones", f"in {_count_rows(tally.unknown_zones)}"),
+            ("zones unseen in training", f"in {_count_rows(tally.unseen_zones)}"),
+            ("pairs unseen in training", f"in {_count_rows(tally.unseen_pairs)}"),
+            (
+                "no prediction",
+                f"for {_count_rows(tally.unpredicted)}, which {lack} a distance or a time",
+            ),
             ("realised errors", realised),
         ]
 
     @property
     def rows_a_second(self) -> float:
         return self.tally.rows / self.seconds
+
+
+def _count_rows(number: int) -> str:
+    return f"{number:,} row{'' if number == 1 else 's'}"
 
 
 def score(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from numbers import Real
 from typing import Any
@@ -75,7 +76,7 @@ def select_columns(raw: Raw, wanted: Iterable[str]) -> Trips:
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"column {raw_name} holds {column.dtype}, which cannot be read as "
-                f"{'times' if is_time else 'numbers'}: {error}."
+                f"{'times' if is_time else 'numbers'}: {str(error).rstrip('.')}."
             ) from error
     return columns
 
@@ -89,10 +90,22 @@ def _read_times(column: Any) -> npt.NDArray[np.datetime64]:
     )
     if has_number or pd.api.types.is_numeric_dtype(column.dtype):
         raise TypeError("numbers are not times")
-    return pd.Series(column, copy=False).astype("datetime64[us]").to_numpy()
+    try:
+        return pd.Series(column, copy=False).astype("datetime64[us]").to_numpy()
+    except (TypeError, ValueError) as error:
+        if re.search("tz|timezone", str(error)):
+            raise TypeError(
+                "the TLC's have no time zone; convert them to New York's time and drop the zone"
+            ) from error
+        raise
 
 
 def _read_numbers(column: Any, ours: str) -> npt.NDArray[Any]:
+    has_boolean = column.dtype == object and any(
+        isinstance(each, bool | np.bool_) for each in column
+    )
+    if has_boolean or pd.api.types.is_bool_dtype(column.dtype):
+        raise TypeError("booleans are not numbers")
     is_plain = isinstance(column.dtype, np.dtype)
     if is_plain and KINDS[ours] == ZONE and np.issubdtype(column.dtype, np.integer):
         return np.asarray(column)

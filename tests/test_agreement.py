@@ -4,8 +4,10 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
+from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from taxi_duration import load_model
 from taxi_duration.contract import CABS
-from taxi_duration.features import FEATURE_SETS, make_records
+from taxi_duration.features import FEATURE_SETS
 from taxi_duration.store import load_report, save_model
 from taxi_duration.tracking import REGISTERED_MODEL, log_training
-from taxi_duration.trips import select_columns
 from tests.conftest import REPOSITORY
 from tests.runs import call_taxi_duration
 from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
@@ -103,17 +105,48 @@ def assert_agree(found: Any, expected: Floats) -> None:
     np.testing.assert_allclose(np.asarray(found, dtype=float), expected, rtol=0, atol=MOST_APART)
 
 
+def read_zones(trip: Trip) -> tuple[int, ...]:
+    """Where a trip begins and ends; 0 for a zone that is none."""
+    return tuple(zone if 1 <= zone <= 265 else 0 for zone in map(trip.get, ODD_ZONES))
+
+
+def make_course_record(trip: Trip) -> dict[str, Any]:
+    """What the pipeline of a `course` model takes for a trip."""
+    start, end = read_zones(trip)
+    return {"PU_DO": f"{start}_{end}", "trip_distance": trip["trip_distance"]}
+
+
+def make_extended_record(holidays: Container[date], trip: Trip) -> dict[str, Any]:
+    """What the pipeline of an `extended` model takes for a trip."""
+    (start, end), miles = read_zones(trip), trip["trip_distance"]
+    pickup = trip["lpep_pickup_datetime"]
+    is_day_off = pickup.weekday() >= 5 or pickup.date() in holidays
+    hour = pickup.hour + 24 * is_day_off
+    if not 0 < miles <= 50:  # the taximeter measured none
+        return {
+            f"unmetered*PU_DO={start}_{end}": 3.0,
+            f"unmetered*day_hour={hour}": 3.0,
+            "unmetered": 3.0,
+            "DO": str(end),
+        }
+    near = 1 - math.exp(-miles / 5)
+    return {
+        f"metered*PU_DO={start}_{end}": 1.0,
+        f"near*day_hour={hour}": near,
+        f"near*PU={start}": near,
+        f"near*DO={end}": near,
+        "near": near,
+        "miles": min(miles, 30.0),
+        "DO": str(end),
+    }
+
+
 @pytest.mark.parametrize("features", [*FEATURE_SETS])
 def test_scikit_learn_alone_agrees(features: str, models: Models, trips: pd.DataFrame) -> None:
     state = skops.io.load(models.directories[features] / "model.skops", trusted=[])
-    if features == "course":
-        zones = trips["PULocationID"].where(trips["PULocationID"] <= 265, 0).astype(str)
-        ends = trips["DOLocationID"].where(trips["DOLocationID"] <= 265, 0).astype(str)
-        pairs, miles = zones + "_" + ends, trips["trip_distance"]
-        records = [{"PU_DO": p, "trip_distance": m} for p, m in zip(pairs, miles, strict=True)]
-    else:
-        feature_set = FEATURE_SETS[features]
-        records = make_records(select_columns(trips, feature_set.needs), feature_set)
+    holidays = USFederalHolidayCalendar().holidays("2023-01-01", "2023-12-31").date
+    make = {"course": make_course_record, "extended": partial(make_extended_record, holidays)}
+    records = [make[features](trip) for trip in trips.to_dict("records")]
     minutes = state["pipeline"].predict(records)
     if state["features"]["bounds"]:
         minutes = minutes.clip(*state["features"]["bounds"])
@@ -218,10 +251,14 @@ TRIP = {
 }
 
 
+ZONED = "the TLC's have no time zone; convert them to New York's time and drop the zone."
+
+
 @pytest.mark.parametrize(
     ("trips", "said"),
     [
-        ([], "column trip_distance is missing; the columns are none."),
+        ([], "the list of trips is empty: give at least one."),
+        ([{}], "column trip_distance is missing; the columns are none."),
         ([{"PULocationID": 74}], "column trip_distance is missing; the columns are PULocationID."),
         ([TRIP, {}], "1 of 2 trips have no usable distance_miles: drop or fill them before"),
         ([{**TRIP, "PULocationID": None}], "1 of 1 trips have no usable pickup_zone: drop"),
@@ -233,7 +270,10 @@ TRIP = {
         ([TRIP | {"lpep_pickup_datetime": 1675240200000}], "numbers are not times."),
         ([TRIP, TRIP | {"lpep_pickup_datetime": 1675240200000}], "numbers are not times."),
         ([TRIP | {"lpep_pickup_datetime": "soon"}], "unable to parse: soon."),
-        ([TRIP | {"lpep_pickup_datetime": "2023-02-01T08:30:00Z"}], "timezone-naive"),
+        ([TRIP | {"lpep_pickup_datetime": "2023-02-01T08:30:00Z"}], ZONED),
+        ([TRIP, TRIP | {"lpep_pickup_datetime": "2023-02-01T08:30:00-05:00"}], ZONED),
+        ([TRIP | {"PULocationID": True}], "which cannot be read as numbers: booleans are not num"),
+        ([TRIP, TRIP | {"trip_distance": False}], "holds object, which cannot be read as numbers"),
         (TRIP, "Input should be a valid list"),
         ([TRIP, 74], "Input should be a valid dictionary"),
     ],
@@ -242,6 +282,7 @@ def test_the_example_says_what_is_wrong_with_trips(trips: Any, said: str, app: A
     answer = app(trips)
     assert answer.status_code == 422
     assert said in answer.text
+    assert ".." not in answer.text
 
 
 def test_the_example_takes_zones_that_are_none_and_whole_floats(app: Ask, models: Models) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -436,6 +437,19 @@ def test_no_server_and_none_allowed(refuse: Refuse) -> None:
         "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false: set the "
         "address of a Prefect server, or allow the run to start one."
     )
+
+
+def test_a_reader_that_has_left_is_told_nothing() -> None:
+    script = (
+        "import sys; from taxi_duration.cli import end_in_one_line\n"
+        "sys.exit(end_in_one_line(lambda: print('a line that is written at the end')))"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
 
 
 class FailingServer:

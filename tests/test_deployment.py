@@ -180,7 +180,7 @@ def test_both_deployments_complete_with_what_they_were_given(
 @pytest.mark.usefixtures("prefect_api")
 def test_runs_of_one_cab_type_take_turns(runs: dict[str, FlowRun]) -> None:
     spans = []
-    for name, expected in (("from the disk", 11), ("from S3", 12)):
+    for name, expected in (("from the disk", 12), ("from S3", 13)):
         task_runs = read_task_runs(runs[name].id, expected).values()
         spans.append(
             (

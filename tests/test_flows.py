@@ -84,13 +84,14 @@ def test_report_says_what_it_was_made_from(train_on_real_months: Train, real_dat
 @pytest.mark.usefixtures("prefect_api")
 def test_every_task_has_a_name_and_completes(train_on_real_months: Train) -> None:
     run = train_on_real_months(*COURSE_2021)
-    task_runs = read_task_runs(run.flow_run.id, expected=11)
+    task_runs = read_task_runs(run.flow_run.id, expected=12)
     assert set(task_runs) == {
         "download-2021-01",
         "download-2021-02",
         "clean-2021-01",
         "build-features",
         "train-regression",
+        "find-champion",
         "validate",
         "judge-candidate",
         "save-artifacts",
@@ -104,7 +105,7 @@ def test_every_task_has_a_name_and_completes(train_on_real_months: Train) -> Non
 @pytest.mark.usefixtures("prefect_api")
 def test_tasks_log_to_prefect(train_on_real_months: Train) -> None:
     run = train_on_real_months(*COURSE_2021)
-    cleaning = read_task_runs(run.flow_run.id, expected=11)["clean-2021-01"]
+    cleaning = read_task_runs(run.flow_run.id, expected=12)["clean-2021-01"]
     logs = read_logs(run.flow_run.id, awaited="report published")
     funnel, *_ = (log.message for log in logs if log.task_run_id == cleaning.id)
     assert funnel.startswith(

@@ -29,6 +29,7 @@ from taxi_duration.trips import Trips
 from tests.strategies import Floats, clean_trips, deal, make_trips, take
 
 MONTH = "2023-02"
+MONTHS = ("2023-01", MONTH)
 OPPONENT = Opponent("7", "green/2022-12-0123abcd", ("2022-12",))
 SETTINGS = GateSettings()
 GENERATOR = np.random.default_rng(0)
@@ -56,11 +57,11 @@ def judge_against(
     settings: GateSettings = SETTINGS,
     opponent: Opponent = OPPONENT,
 ) -> Verdict:
-    return judge(*analyse(model, champion), MONTH, settings, opponent)
+    return judge(*analyse(model, champion), MONTHS, settings, opponent)
 
 
 def test_the_first_model_has_the_baselines_to_beat() -> None:
-    verdict = judge(*analyse(predict(1.0)), MONTH, SETTINGS, None)
+    verdict = judge(*analyse(predict(1.0)), MONTHS, SETTINGS, None)
     assert verdict.is_promoted
     assert str(verdict) == "promoted"
     assert verdict.describe() == {
@@ -82,7 +83,7 @@ def test_the_first_model_has_the_baselines_to_beat() -> None:
 def test_a_model_no_better_than_a_baseline_is_refused(baseline: str) -> None:
     errors, analysis = analyse(predict(1.0))
     errors[baseline] = replace(errors[MODEL], mae=0.0)  # not below: equal
-    verdict = judge(errors, analysis, MONTH, SETTINGS, None)
+    verdict = judge(errors, analysis, MONTHS, SETTINGS, None)
     name = {"mean": "training mean", "zone_pair_median": "zone-pair median"}[baseline]
     rmse = errors[MODEL].rmse
     assert str(verdict) == (
@@ -95,7 +96,7 @@ def test_a_model_no_better_than_a_baseline_is_refused(baseline: str) -> None:
 def test_a_model_without_a_finite_rmse_is_refused(rmse: float) -> None:
     errors, analysis = analyse(predict(1.0), predict(2.0))
     errors[MODEL] = Evaluation(rmse, 1.0, 6000)
-    verdict = judge(errors, analysis, MONTH, SETTINGS, OPPONENT)
+    verdict = judge(errors, analysis, MONTHS, SETTINGS, OPPONENT)
     assert verdict.reasons == (f"its RMSE on 2023-02 is {rmse}, which is no number.",)
 
 
@@ -155,8 +156,23 @@ def test_a_champion_that_saw_the_month_is_not_beaten_on_it() -> None:
     assert verdict.describe()["champion"]["is_seen"] is True
 
 
+def test_an_older_model_does_not_replace_a_newer_one() -> None:
+    def judge_beside(*months: str, is_synthetic: bool = False) -> Verdict:
+        opponent = replace(OPPONENT, months=months, is_synthetic=is_synthetic)
+        return judge_against(predict(0.5), predict(1.0), opponent=opponent)
+
+    verdict = judge_beside("2022-12", "2023-03")
+    assert verdict.reasons == (
+        "it was trained on months up to 2023-01, and the champion, version 7, up to 2023-03: "
+        "whoever is nearer to 2023-02 is better on it, and the older model would be in use. "
+        "Promote it by hand if you mean it.",
+    )
+    assert judge_beside("2022-12", "2023-01").is_promoted  # the same month, perhaps other features
+    assert judge_beside("2024-12", MONTH, is_synthetic=True).is_promoted
+
+
 def test_made_up_trips_put_nobody_in_the_place_of_a_champion_of_real_ones() -> None:
-    arguments = (*analyse(predict(0.5), predict(1.0)), MONTH, SETTINGS)
+    arguments = (*analyse(predict(0.5), predict(1.0)), MONTHS, SETTINGS)
     verdict = judge(*arguments, OPPONENT, is_synthetic=True)
     assert verdict.reasons == (
         "it was made of synthetic trips, and the champion, version 7, of real ones: promote it by "
@@ -168,7 +184,7 @@ def test_made_up_trips_put_nobody_in_the_place_of_a_champion_of_real_ones() -> N
 
 
 def test_a_champion_that_cannot_be_had_is_not_replaced() -> None:
-    verdict = judge(*analyse(predict(0.5)), MONTH, SETTINGS, None, "it is gone.")
+    verdict = judge(*analyse(predict(0.5)), MONTHS, SETTINGS, None, "it is gone.")
     assert str(verdict) == ("not promoted: it could not be compared with the champion: it is gone.")
     assert verdict.describe()["unavailable"] == "it is gone."
 
@@ -186,7 +202,7 @@ def test_no_slice_may_pay_for_the_others() -> None:
     ]
     assert reason == (
         f"on {night[0]['trips']:,} trips of hour night, 0 to 5 its RMSE of {night[0]['rmse']:.4f} "
-        f"minutes is 10.0% above the champion's {night[0]['champion_rmse']:.4f}; "
+        f"minutes is 10.0% higher than the champion's {night[0]['champion_rmse']:.4f}; "
         "TAXI_DURATION_GATE_MOST_SLICE_WORSENING allows 5%."
     )
     assert judge_against(model, predict(1.0), GateSettings(most_slice_worsening=0.11)).is_promoted
@@ -227,7 +243,7 @@ def test_of_a_single_trip_nothing_can_be_said() -> None:
     predicted = {MODEL: trips["minutes"] + 1.0, CHAMPION: trips["minutes"] + 2.0}
     errors = {name: score(trips["minutes"], each) for name, each in predicted.items()}
     errors["mean"] = errors["zone_pair_median"] = Evaluation(8.0, 6.0, 1)
-    verdict = judge(errors, ErrorAnalysis.of(trips, predicted), MONTH, SETTINGS, OPPONENT)
+    verdict = judge(errors, ErrorAnalysis.of(trips, predicted), MONTHS, SETTINGS, OPPONENT)
     assert str(verdict).endswith("champion, version 7, and there are too few trips to say more.")
 
 
@@ -266,7 +282,7 @@ def test_blocks_are_filled_evenly() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("MARGIN", "1"), ("MARGIN", "-0.1"), ("CONFIDENCE", "1"), ("CONFIDENCE", "0.4"),
+    [("MARGIN", "1"), ("MARGIN", "-0.1"), ("CONFIDENCE", "0.991"), ("CONFIDENCE", "0.4"),
      ("CONFIDENCE", "nan"), ("MOST_SLICE_WORSENING", "-1"), ("FEWEST_SLICE_TRIPS", "0")],
 )  # fmt: skip
 def test_settings_of_the_gate_are_checked(

@@ -21,7 +21,7 @@ from taxi_duration.registry import (
     rollback,
     settle,
 )
-from taxi_duration.store import load_model
+from taxi_duration.store import identify_training, load_model
 from taxi_duration.tracking import REGISTERED_MODEL
 from tests.months import FEBRUARY
 from tests.registered import GATE, GREEN, IDS, RMSE, YELLOW, Registered, read_aliases, read_tags
@@ -92,10 +92,42 @@ def test_a_model_that_a_person_rolled_back_is_not_promoted_by_a_repeated_run(
     before = look(registry)
     since = json.loads(before[1]["promotion.green.0002"])["at"]
     assert let_gate("2", "1") == (
-        f"version 2 stays a candidate: it was champion before, since {since}, and was replaced. "
-        "To have it all the same: `python -m taxi_duration promote 2`."
+        f"version 2 stays a candidate: this training was champion before, since {since}, and was "
+        "replaced. To have it all the same: `python -m taxi_duration promote 2`."
     )
     assert look(registry) == before
+
+
+def test_a_training_that_was_rolled_back_is_not_promoted_against_another_champion(
+    registry: mlflow.MlflowClient,
+) -> None:
+    # Version 5 is that of version 3 judged anew, or made by other code: another model id.
+    of = registry.get_model_version(REGISTERED_MODEL, "3")
+    tags = {"model_id": "green/2023-03-eeeeeeee", "training": of.tags["training"]}
+    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id, tags=tags)
+    let_gate("1", None)
+    let_gate("2", "1")
+    let_gate("3", "2")
+    rollback(GREEN)
+    rollback(GREEN)
+    told = promote_candidate(GREEN, "5", tags["model_id"], IDS["1"], "Better.")
+    assert not told.is_champion
+    assert str(told).startswith("version 5 stays a candidate: this training was champion before, ")
+    assert read_history(GREEN).champion == "1"
+    found = read_history(GREEN).find("5")
+    assert found is not None
+    assert (found.verdict, found.reasons) == ("not promoted", (str(told),))
+
+
+def test_other_code_of_the_champions_training_may_take_its_place(
+    registry: mlflow.MlflowClient,
+) -> None:
+    of = registry.get_model_version(REGISTERED_MODEL, "1")
+    tags = {"model_id": "green/2023-01-eeeeeeee", "training": of.tags["training"]}
+    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id, tags=tags)
+    let_gate("1", None)
+    told = promote_candidate(GREEN, "5", tags["model_id"], IDS["1"], "Better.")
+    assert str(told) == "version 5 is champion now, in place of version 1."
 
 
 @pytest.mark.parametrize(
@@ -369,12 +401,28 @@ def test_past_is_the_version_last_registered_for_each_earlier_month(
 ) -> None:
     of = registry.get_model_version(REGISTERED_MODEL, "1")
     registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id)
-    assert read_past(GREEN, Month(2023, 4)) == [
+    assert read_past(GREEN, Month(2023, 4), is_synthetic=False) == [
         {"month": "2023-02", "rmse": RMSE["1"], "version": "5", "model_id": IDS["1"]},
         {"month": "2023-03", "rmse": RMSE["2"], "version": "2", "model_id": IDS["2"]},
     ]
-    assert read_past(GREEN, Month(2023, 2)) == []
-    assert [each["version"] for each in read_past(YELLOW, Month(2024, 1))] == ["4"]
+    assert read_past(GREEN, Month(2023, 2), is_synthetic=False) == []
+    (of_yellow,) = read_past(YELLOW, Month(2024, 1), is_synthetic=False)
+    assert of_yellow["version"] == "4"
+    assert read_past(GREEN, Month(2023, 4), is_synthetic=True) == []
+
+
+def test_past_is_rather_a_champion_than_a_version_that_was_refused_since(
+    registry: mlflow.MlflowClient,
+) -> None:
+    def find_first() -> str:
+        return str(read_past(GREEN, Month(2023, 3), is_synthetic=False)[0]["version"])
+
+    of = registry.get_model_version(REGISTERED_MODEL, "1")
+    refused = {"gate.verdict": "not promoted"}
+    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id, tags=refused)
+    assert find_first() == "1"
+    promote(GREEN, "5")
+    assert find_first() == "5"
 
 
 def test_versions_are_loaded_by_model_id_number_and_alias(
@@ -400,7 +448,10 @@ def test_a_store_that_is_not_there_is_not_made(
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     settle(GREEN)
-    assert (load_version(GREEN, IDS["1"]), read_past(GREEN, Month(2023, 4))) == (None, [])
+    assert (
+        load_version(GREEN, IDS["1"]),
+        read_past(GREEN, Month(2023, 4), is_synthetic=False),
+    ) == (None, [])
     assert read_history(GREEN).versions == ()
     for act in (promote, rollback, find_version):
         with pytest.raises(InputError) as raised:
@@ -444,7 +495,8 @@ def test_the_verdict_is_told_by_tags_of_the_version_and_of_the_run(
         "gate.improvement": "0.0125",
         "gate.lowest_improvement": "-0.25",
     }
-    assert version.tags == {"model_id": IDS["2"], **expected}
+    training = identify_training(registered.describe("2"))
+    assert version.tags == {"model_id": IDS["2"], "training": training, **expected}
     assert version.run_id
     assert registry.get_run(version.run_id).data.tags.items() >= expected.items()
     found = read_history(GREEN).find("5")

@@ -10,8 +10,9 @@ import pytest
 
 from taxi_duration import promotions
 from taxi_duration.cli import find_program
+from taxi_duration.mlflow_run import collect_verdict
 from taxi_duration.tracking import REGISTERED_MODEL
-from tests.registered import GATE, IDS, RMSE, Registered, read_aliases
+from tests.registered import GATE, IDS, RMSE, read_aliases
 from tests.runs import call_taxi_duration
 from tests.servers import find_free_port
 
@@ -44,11 +45,10 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 
 
 @pytest.fixture
-def story(
-    registry: mlflow.MlflowClient, registered: Registered, capsys: pytest.CaptureFixture[str]
-) -> mlflow.MlflowClient:
+def story(registry: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]) -> mlflow.MlflowClient:
     """Version 2, which the gate refused, was promoted, rolled back, and set elsewhere."""
-    registered.log("2", GATE)
+    for tag, value in collect_verdict({"gate": GATE}).items():
+        registry.set_model_version_tag(REGISTERED_MODEL, "2", tag, value)
     for arguments, said in (
         (("promote", "1"), "version 1 is champion now; there was none.\n"),
         (("promote", "2"), "version 2 is champion now, in place of version 1.\n"),
@@ -91,6 +91,7 @@ def test_history_as_json_has_all_of_it(
         "against": IDS["1"],
         "run_id": run_id,
         "champion": [{"from": "2026-01-02T12:30:05+00:00", "to": "2026-01-03T12:30:05+00:00"}],
+        "is_synthetic": False,
     }
     assert found["events"][2] == {
         "number": 3,

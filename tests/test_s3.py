@@ -75,7 +75,7 @@ def test_model_is_in_the_bucket(run: Run, s3_server: S3Server) -> None:
 
 @pytest.mark.usefixtures("prefect_api")
 def test_upload_is_a_task_and_the_artifact_names_its_place(run: Run) -> None:
-    task_runs = read_task_runs(run.flow_run.id, expected=12)
+    task_runs = read_task_runs(run.flow_run.id, expected=13)
     assert task_runs["upload-artifacts"].state_name == "Completed"
     location = f"s3://taxi/models/green/{run.model_directory.name}"
     assert f"Model: `{location}`" in str(read_report_artifact(run.flow_run.id).data)

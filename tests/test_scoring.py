@@ -1,11 +1,14 @@
 """Scoring a file: every row has its prediction, whatever the rows lack and however they come."""
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,7 +34,9 @@ from taxi_duration.contract import CABS
 from taxi_duration.mlflow_store import hold_store
 from taxi_duration.named_model import load_named_model
 from taxi_duration.scoring import NamedModel, Tally, find_seen, map_in_order, score_trips
+from taxi_duration.scoring_plan import Scored
 from taxi_duration.store import save_model
+from taxi_duration.text_columns import TextColumns
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, log_training
 from taxi_duration.training import Training
 from tests.faults.downloads import FILE
@@ -345,6 +350,81 @@ def test_a_csv_value_that_is_none_costs_its_row_alone(extended: NamedModel, tmp_
     assert minutes[0] == minutes[1]
 
 
+SAID = "write numbers as 1234.5"
+TIMED = "write times as 2023-01-31 08:30:00, without a zone"
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "kind", "remedy"),
+    [
+        (PICKUP, "03/01/2023 12:25:10 AM", "time", TIMED),
+        (PICKUP, "2023-03-01T00:25:10Z", "time", TIMED),
+        (MILES, "1,5", "number", SAID),
+        (FROM, "x", "number", SAID),
+    ],
+)
+def test_a_csv_column_of_which_nothing_can_be_read_is_named(
+    column: str, text: str, kind: str, remedy: str, extended: NamedModel, tmp_path: Path
+) -> None:
+    source = write(tmp_path / "trips.csv", make_trips(**{column: [text, None, "NA"] * 2}))
+    with pytest.raises(DataError) as raised:
+        score_trips(extended, source, tmp_path / "out" / "out.csv")
+    assert str(raised.value) == (
+        f"{source}: column {column} holds values such as {text!r}, and none that can be read as a "
+        f"{kind}: {remedy}."
+    )
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+@pytest.mark.parametrize(("wrong", "is_refused"), [(0, False), (100, False), (101, True)])
+def test_a_csv_column_may_go_wrong_later_for_a_few_rows(wrong: int, is_refused: bool) -> None:
+    columns = TextColumns(Path("trips.csv"), {MILES: "distance_miles"}, ["distance_miles"], [])
+    assert columns.read(pa.array(["1.5", "x"]), "distance_miles")[0] == 1.5
+    with pytest.raises(DataError, match=r"^trips\.csv: ") if is_refused else nullcontext():
+        read = columns.read(pa.array(["x"] * wrong, pa.string()), "distance_miles")
+        assert np.isnan(read).all()
+
+
+NO_ROW = "no row has a duration that the cleaning rules keep"
+WITHOUT = [
+    ("out.parquet", {DROPOFF: None}, NO_ROW),
+    ("out.parquet", {DROPOFF: "x"}, f"column {DROPOFF} holds large_string, which cannot be read "),
+    ("out.csv", {DROPOFF: "x"}, f"column {DROPOFF} holds values such as 'x', and none that can "),
+    ("out.csv", {DROPOFF: "NA"}, NO_ROW),
+    ("out.csv", {MILES: 2e6}, NO_ROW),
+]
+
+
+@pytest.mark.parametrize(("name", "columns", "why"), WITHOUT)
+def test_why_there_are_no_realised_errors_is_said(
+    name: str, columns: dict[str, Any], why: str, extended: NamedModel, tmp_path: Path
+) -> None:
+    source = write(tmp_path / f"trips{Path(name).suffix}", make_trips(**columns))
+    tally = score_trips(extended, source, tmp_path / name)
+    figures = dict(Scored(source, tmp_path / name, "m", "1", tally, 1.0).list_figures())
+    assert figures["realised errors"].startswith(f"none: {why}")
+
+
+def test_that_a_drop_off_is_absent_is_said(models: dict[str, NamedModel], tmp_path: Path) -> None:
+    both = f"column {PICKUP} or tpep_pickup_datetime is missing; "
+    for name, absent, before in (("extended", [DROPOFF], ""), ("course", [DROPOFF, PICKUP], both)):
+        for suffix in (".parquet", ".csv"):
+            source = write(tmp_path / f"trips{suffix}", make_trips(1).drop(columns=absent))
+            tally = score_trips(models[name], source, tmp_path / "out.csv")
+            figures = dict(Scored(source, source, "m", "1", tally, 1.0).list_figures())
+            missing = f"{before}column {DROPOFF} or tpep_dropoff_datetime is missing"
+            assert figures["realised errors"] == f"none: {missing}"
+
+
+def test_one_row_is_a_row(extended: NamedModel, tmp_path: Path) -> None:
+    source = write(tmp_path / "trips.parquet", make_trips(1, **{FROM: None, MILES: None}))
+    tally = score_trips(extended, source, tmp_path / "out.csv")
+    figures = dict(Scored(source, source, "m", "1", tally, 1.0).list_figures())
+    assert figures["unknown zones"] == "in 1 row"
+    assert figures["pairs unseen in training"] == "in 0 rows"
+    assert figures["no prediction"] == "for 1 row, which lacks a distance or a time"
+
+
 def test_the_same_trips_and_model_give_the_same_bytes(extended: NamedModel, tmp_path: Path) -> None:
     for name in ("out.parquet", "out.csv"):
         outputs = [tmp_path / directory / name for directory in ("first", "second")]
@@ -511,6 +591,17 @@ def test_the_input_is_never_replaced(extended: NamedModel, tmp_path: Path) -> No
     assert source.read_bytes() == before
 
 
+def test_a_link_stays_and_what_it_leads_to_is_written(extended: NamedModel, tmp_path: Path) -> None:
+    (tmp_path / "latest.csv").symlink_to("second.csv")
+    (tmp_path / "second.csv").symlink_to(tmp_path / "far" / "out.csv")
+    for _ in range(2):  # the first time what it leads to is not there
+        score_trips(extended, JANUARY, tmp_path / "latest.csv")
+        assert (tmp_path / "latest.csv").is_symlink()
+        assert (tmp_path / "second.csv").is_symlink()
+        assert [*(tmp_path / "far").iterdir()] == [tmp_path / "far" / "out.csv"]
+    assert len(read(tmp_path / "latest.csv")) == 19_600
+
+
 def test_files_larger_than_a_month_are_read(
     extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -563,6 +654,14 @@ def test_a_model_goes_by_its_alias_its_version_or_its_directory(
             load_named_model(name, green)
     with pytest.raises(InputError, match=r"^version 1 of .* is of another cab type than yellow"):
         load_named_model("1", CABS["yellow"])
+    with pytest.raises(InputError, match=r"^model .* is of another cab type, green, than yellow: "):
+        load_named_model(str(saved), CABS["yellow"])
+
+
+def test_a_model_directory_may_be_anywhere(saved: Path, tmp_path: Path) -> None:
+    moved = shutil.copytree(saved, tmp_path / "a copy")
+    named = load_named_model(str(moved), CABS["green"])
+    assert named.model_id == named.version == f"green/{saved.name}"
 
 
 def test_without_a_store_there_is_no_version(
@@ -611,6 +710,12 @@ REFUSED = [
     (f"--input {'x' * 300}.csv --output out.csv", f"{'x' * 300}.csv cannot be looked at (File na"),
     ("--input dir.csv --output out.csv", "input dir.csv is no file: give a file of trips"),
     ("--input trips.parquet --output dir.csv", "output dir.csv is a directory: name a file in it"),
+    ("--input trips.parquet --output pipe.csv", "output pipe.csv is a pipe or a device: name a f"),
+    ("--input trips.parquet --output loop.csv", "output loop.csv is a link that leads back to it"),
+    ("--input trips.parquet --output o\0.csv", "path 'o\\x00.csv' has a null character, which no"),
+    ("--input t\0.csv --output out.csv", "path 't\\x00.csv' has a null character, which no path "),
+    ("--input 2023-02 --output out.csv --data-dir \0", "path '\\x00' has a null character, which"),
+    ("--input trips.csv --output out.csv --model m\0", "model 'm\\x00' is not one. Give champion"),
     (
         "--input trips.parquet --output trips.parquet --model no",
         "output trips.parquet is the input itself",
@@ -668,6 +773,8 @@ def test_a_users_mistake_is_told_in_one_line_before_any_work(
     Path("latin.csv").write_bytes("größe\n1\n".encode("latin-1"))
     Path("empty.csv").touch()
     Path("dir.csv").mkdir()
+    os.mkfifo("pipe.csv")
+    Path("loop.csv").symlink_to("loop.csv")
     before = sorted(tmp_path.rglob("*"))
     named = {} if "--model" in arguments else {"champion": models["extended"]}
     load = "taxi_duration.predict_command.load_named_model"

@@ -1,5 +1,6 @@
 """The MLflow store under kills, locks, and servers and files that are none."""
 
+import json
 import os
 import shutil
 import sqlite3
@@ -18,12 +19,13 @@ import numpy as np
 import pytest
 from mlflow.entities import Run as MlflowRun
 
-from taxi_duration import ModelError, SourceError, load_model, mlflow_store, tasks
+from taxi_duration import ModelError, SourceError, challenge, load_model, mlflow_store
 from taxi_duration.contract import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.mlflow_store import EXPERIMENT
 from taxi_duration.month_file import read_trips
 from taxi_duration.processes import describe_process
+from taxi_duration.registry import Champion, load_champion
 from taxi_duration.store import load_report
 from taxi_duration.tracking import (
     CANDIDATE,
@@ -253,18 +255,22 @@ def test_a_locked_store_is_tried_again(
     tried: list[TransientSourceError] = []
     with locked(Path(shutil.copy(fresh, tmp_path))) as release:
 
-        def log(*arguments: Any, **named: Any) -> TrackedRun:
+        def find(*arguments: Any) -> Champion | None:
             try:
-                return log_training(*arguments, **named)
+                return load_champion(*arguments)
             except TransientSourceError as error:
                 tried.append(error)
                 release()
                 raise
 
-        monkeypatch.setattr(tasks, "log_training", log)
+        monkeypatch.setattr(challenge, "settle", lambda cab: None)
+        monkeypatch.setattr(challenge, "load_champion", find)
         run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
     assert (run.exit_code, len(tried)) == (0, 1), run.output
-    assert read_task_runs(run.flow_run.id, 11)["log-to-mlflow"].run_count == 2
+    task_runs = read_task_runs(run.flow_run.id, 12)
+    assert task_runs["find-champion"].run_count == 2
+    assert task_runs["log-to-mlflow"].run_count == 1
+    assert json.loads(run.report_bytes)["gate"]["unavailable"] is None
 
 
 @pytest.mark.usefixtures("prefect_api")
@@ -280,7 +286,7 @@ def test_a_run_whose_store_fails_keeps_its_model_and_its_report(
     load_model(run.model_directory)
     artifact = str(read_report_artifact(run.flow_run.id).data)
     assert f"MLflow run: none. {said}" in artifact
-    assert read_task_runs(run.flow_run.id, 10)["log-to-mlflow"].run_count == 1
+    assert read_task_runs(run.flow_run.id, 11)["log-to-mlflow"].run_count == 1
     assert (tmp_path / "mlflow.db").read_text() == "not a database"
 
 

@@ -442,8 +442,8 @@ def test_damaged_upload_is_replaced(
 
 def test_two_uploads_at_once(stub: S3Stub, model: Path) -> None:
     def put_after_another(request: Handler) -> None:
-        put(request)
         stub.objects[UPLOADED[0]] = b"another worker's"
+        put(request)  # which answers: what comes after it may come too late
 
     stub.faults = {("PUT", MANIFEST): put_after_another}
     message = f"s3://{BUCKET}/{UPLOADED[0]} does not read back as it was uploaded: another run is"
