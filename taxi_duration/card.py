@@ -27,7 +27,14 @@ from taxi_duration.card_parts import (
 from taxi_duration.card_plots import TITLES, draw_png, draw_svg
 from taxi_duration.markdown import embed_png, make_list
 from taxi_duration.report import Report
-from taxi_duration.verdict import explain_verdict, list_contenders, name_verdict
+from taxi_duration.verdict import (
+    explain_verdict,
+    find_fewest_trips,
+    list_contenders,
+    list_large_slices,
+    list_reasons,
+    name_verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -119,18 +126,21 @@ def outline(report: Report, promotion: str | None = None) -> str:
     _, *others = list_contenders(report)
     worst = [
         max(parts, key=lambda part: float(part["rmse"]))
-        for _, parts in groupby(report["slices"], lambda part: str(part["kind"]))
+        for _, parts in groupby(list_large_slices(report), lambda part: str(part["kind"]))
     ]
     lines = {
         "validation RMSE": [
             f"{validation['rmse']:.6f} minutes over {validation['rows_kept']:,} trips"
         ],
         "to compare": ["; ".join(f"{each.rmse:.4f} {each.name}" for each in others)],
-        "verdict": [name_verdict(report), *explain_verdict(report)],
+        "verdict": [name_verdict(report), *list_reasons(report), *explain_verdict(report)],
         "champion": [promotion] if promotion else [],
         "worst slices": [
-            f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
-            for part in worst
+            *([f"of those of at least {find_fewest_trips(report):,} trips:"] if worst else []),
+            *(
+                f"{part['rmse']:.4f} {part['kind']} {part['name']} ({part['trips']:,} trips)"
+                for part in worst
+            ),
         ],
     }
     return "\n".join(

@@ -8,7 +8,7 @@ from typing import Any
 from taxi_duration.commands import list_commands
 from taxi_duration.funnel import find_limit
 from taxi_duration.markdown import make_list, make_table
-from taxi_duration.report import Report
+from taxi_duration.report import Report, has_synthetic_trips
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS, Shift
 
@@ -20,6 +20,11 @@ def name_months(months: Sequence[str]) -> str:
     '2022-12 to 2023-02'
     """
     return f"{months[0]} to {months[-1]}" if len(months) > 2 else ", ".join(months)
+
+
+def name_trips(report: Report, months: Sequence[str]) -> str:
+    """The months of a sentence on what a model was trained or validated on, if made up as such."""
+    return f"{'synthetic trips of ' * has_synthetic_trips(report)}{name_months(months)}"
 
 
 def tabulate_trips(report: Report) -> str:

@@ -44,6 +44,7 @@ blockquote {
   border-left: 4px solid var(--faint); border-radius: 0 .4rem .4rem 0;
 }
 blockquote p { margin: 0; }
+blockquote ul { margin: .4rem 0; padding-left: 1.2rem; }
 .promoted blockquote { border-color: var(--good); }
 .promoted blockquote strong { color: var(--good); }
 .not-promoted blockquote { border-color: var(--bad); }

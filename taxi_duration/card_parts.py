@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from taxi_duration.card_origin import name_months
+from taxi_duration.card_origin import name_trips
 from taxi_duration.card_plots import FEWEST_IN_BAND
+from taxi_duration.encoding import FARTHEST_MILES
 from taxi_duration.evaluation import compare_rmse
 from taxi_duration.markdown import make_table
 from taxi_duration.report import Report
@@ -18,6 +19,7 @@ from taxi_duration.verdict import (
     find_champion,
     is_beyond,
     list_contenders,
+    list_reasons,
     name_verdict,
     show_per_cent,
 )
@@ -38,14 +40,23 @@ def describe_result(report: Report, promotion: str | None) -> list[Part]:
     """What the model comes to, the gate's verdict, and what came of it."""
     train, validation = report["train"], report["validation"]
     return [
-        f"# Duration model: {report['cab']}, trained on {name_months(train['months'])}",
-        f"RMSE **{validation['rmse']:.4f} minutes** on {validation['month']} "
+        f"# Duration model: {report['cab']}, trained on {name_trips(report, train['months'])}",
+        f"RMSE **{validation['rmse']:.4f} minutes** on {name_trips(report, [validation['month']])} "
         f"(alpha {report['alpha']:g}{_describe_trials(report['trials'])}; training RMSE "
         f"{train['rmse']:.4f}, validation MAE {validation['mae']:.4f}).",
-        f"> **{name_verdict(report).capitalize()}.** {' '.join(explain_verdict(report))}",
+        "\n".join(f"> {line}".rstrip() for line in describe_verdict(report).splitlines()),
         *([begin_sentence(promotion)] if promotion else []),
         tabulate_contenders(report),
     ]
+
+
+def describe_verdict(report: Report) -> str:
+    """The gate's verdict, the reasons for it as a list, and what it rests on."""
+    verdict, explained = f"**{name_verdict(report).capitalize()}.**", explain_verdict(report)
+    reasons = "\n".join(f"- {reason}" for reason in list_reasons(report))
+    if not reasons:
+        return " ".join([verdict, *explained])
+    return "\n\n".join([verdict, reasons, *([" ".join(explained)] if explained else [])])
 
 
 def _describe_trials(trials: Sequence[Mapping[str, float]]) -> str:
@@ -71,12 +82,16 @@ def describe_slices(report: Report) -> list[str]:
     champion = find_champion(report)
     settings = report["gate"]["settings"] if champion else None
     header = ["trips", "RMSE", "MAE", "mean residual"]
-    said = "A residual is actual less predicted minutes: above zero, trips took longer."
+    said = (
+        "A residual is actual less predicted minutes: above zero, trips took longer. Unmetered are "
+        f"trips with a distance of 0 or less, or of over {FARTHEST_MILES:g} miles."
+    )
     if settings:
         header += ["champion's RMSE", "model's RMSE is"]
         said += (
             f" The gate allows a slice of at least {settings['fewest_slice_trips']:,} trips to be "
-            f"{show_per_cent(settings['most_slice_worsening'])} worse than under the champion."
+            f"{show_per_cent(settings['most_slice_worsening'])} worse than under the champion; "
+            "those beyond are marked."
         )
     return [
         said,
@@ -151,17 +166,11 @@ def describe_largest_errors(trips: Sequence[Mapping[str, Any]]) -> list[Part]:
 
 def describe_coefficients(coefficients: Mapping[str, Any]) -> list[Part]:
     """What people ask of a model of trips: how slow it is when, and where."""
-    by_hour, pairs = coefficients["minutes_per_mile"], coefficients["slowest_pairs"]
-    hours = [
-        (f"{hour}:00", *(f"{minutes:.4f}" for minutes in each))
-        for hour, each in enumerate(zip(*by_hour.values(), strict=True))
-    ]
+    pairs = coefficients["slowest_pairs"]
+    before, after = _describe_hours(coefficients["minutes_per_mile"])
     return [
         "## What it has learned",
-        Plot(
-            "minutes_per_mile",
-            "The minutes that a third mile adds to a trip of two, by the hour of the pick-up.",
-        ),
+        before,
         make_table(
             ("slowest pairs of zones", "trips", "miles", "predicted minutes a mile"),
             [
@@ -174,6 +183,24 @@ def describe_coefficients(coefficients: Mapping[str, Any]) -> list[Part]:
                 for pair in pairs
             ],
         ),
+        *after,
+    ]
+
+
+def _describe_hours(by_hour: Mapping[str, Sequence[float]]) -> tuple[Part, list[Part]]:
+    """What a mile adds by hour, before and after the pairs: a plot and tables, if hours differ."""
+    if len({f"{minutes:.4g}" for each in by_hour.values() for minutes in each}) == 1:
+        minutes = next(iter(by_hour.values()))[0]
+        return f"A third mile adds {minutes:.4g} minutes to a trip of two, at any hour.", []
+    hours = [
+        (f"{hour}:00", *(f"{minutes:#.4g}" for minutes in each))
+        for hour, each in enumerate(zip(*by_hour.values(), strict=True))
+    ]
+    plot = Plot(
+        "minutes_per_mile",
+        "The minutes that a third mile adds to a trip of two, by the hour of the pick-up.",
+    )
+    return plot, [
         make_table(("minutes a mile, before noon", *by_hour), hours[:12]),
         make_table(("minutes a mile, from noon on", *by_hour), hours[12:]),
     ]

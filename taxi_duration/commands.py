@@ -7,14 +7,22 @@ import shlex
 from taxi_duration.features import FEATURE_SETS
 from taxi_duration.month import Month
 from taxi_duration.options import LocalOptions
-from taxi_duration.report import Report
+from taxi_duration.report import Report, has_synthetic_trips
 from taxi_duration.settings import Thresholds, name_variable
+
+SAMPLE = "data/sample"
+"""Where the synthetic months are, in the repository."""
 
 
 def list_commands(report: Report) -> str:
     """Markdown of the commands that train a report's model, and that reproduce it."""
-    reproduce = shlex.join(["python", "-m", "taxi_duration", "reproduce", report["model_id"]])
-    return f"```sh\n{write_training_command(report)}\n{reproduce}\n```"
+    reproduce = shlex.join(
+        ["python", "-m", "taxi_duration", "reproduce", report["model_id"], *_find_data(report)]
+    )
+    commands = f"```sh\n{write_training_command(report)}\n{reproduce}\n```"
+    default = LocalOptions.model_fields["data_dir"].default
+    place = f"Months are looked for in `{default}/`; `--data-dir` names another place."
+    return commands if has_synthetic_trips(report) else f"{commands}\n\n{place}"
 
 
 def write_training_command(report: Report) -> str:
@@ -40,7 +48,12 @@ def write_training_command(report: Report) -> str:
         for name, value in report["thresholds"].items()
         if value != Thresholds.model_fields[name].default
     ]
-    return shlex.join([*limits, "python", "orchestrate.py", *flags])
+    return shlex.join([*limits, "python", "orchestrate.py", *flags, *_find_data(report)])
+
+
+def _find_data(report: Report) -> list[str]:
+    """The flags by which the months are found, if they are none that the TLC has."""
+    return ["--data-dir", SAMPLE, "--offline"] if has_synthetic_trips(report) else []
 
 
 def _find_alpha(report: Report) -> float | None:

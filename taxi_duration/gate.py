@@ -16,7 +16,7 @@ import numpy as np
 
 from taxi_duration.encoding import Floats
 from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.evaluation import Evaluation, GroupErrors, compare_rmse
+from taxi_duration.evaluation import Evaluation, GroupErrors
 from taxi_duration.settings import GateSettings, name_variable
 from taxi_duration.slices import SLICES
 
@@ -226,19 +226,36 @@ def _improve(ours: Floats, theirs: Floats, axis: int) -> Floats:
 
 
 def find_worse_slices(analysis: ErrorAnalysis, settings: GateSettings) -> list[str]:
-    """Sentences on the slices where a model is worse than the champion by more than the limit."""
+    """Sentences on the slices where a model is worse than the champion by more than the limit.
+
+    The first of them says what the limit is.
+    """
     ours, theirs = analysis.slices[MODEL], analysis.slices[CHAMPION]
     limit, fewest = settings.most_slice_worsening, settings.fewest_slice_trips
     variable = name_variable(GateSettings, "most_slice_worsening")
-    return [
-        f"on {trips:,.0f} trips of {each} its RMSE of {model:.4f} minutes is "
-        f"{compare_rmse(model, champion) or 'higher'} than the champion's {champion:.4f}; "
-        f"{variable} allows {100 * limit:.4g}%."
+    allowed = f"; {variable} allows {100 * limit:.4g}%"
+    found = [
+        f"{begin_slice_reason(each.kind, each.name, trips)} its RMSE of {model:.2f} minutes is "
+        f"{_name_rise(model, champion)} than the champion's {champion:.2f}"
         for each, trips, model, champion in zip(
             SLICES, ours.rows.tolist(), ours.rmse.tolist(), theirs.rmse.tolist(), strict=True
         )
         if trips >= fewest and model > champion * (1 + limit)
     ]
+    return [f"{said}{'' if place else allowed}." for place, said in enumerate(found)]
+
+
+def begin_slice_reason(kind: str, name: str, trips: float) -> str:
+    """What a sentence on a slice that is worse begins with, so that it is known among others.
+
+    >>> begin_slice_reason("hour", "night, 0 to 5", 1234)
+    'on 1,234 trips of hour night, 0 to 5'
+    """
+    return f"on {trips:,.0f} trips of {kind} {name}"
+
+
+def _name_rise(model: float, champion: float) -> str:
+    return f"{model / champion - 1:.1%} higher" if champion else "higher"
 
 
 def describe_slices(analysis: ErrorAnalysis) -> list[dict[str, Any]]:

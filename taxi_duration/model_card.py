@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from taxi_duration.card_origin import name_months, tabulate_files, tabulate_trips
-from taxi_duration.card_parts import describe_slices, tabulate_contenders
+from taxi_duration.card_origin import name_months, name_trips, tabulate_files, tabulate_trips
+from taxi_duration.card_parts import describe_slices, describe_verdict, tabulate_contenders
 from taxi_duration.commands import list_commands
-from taxi_duration.report import Report
-from taxi_duration.verdict import explain_verdict, name_verdict
+from taxi_duration.features import FEATURE_SETS
+from taxi_duration.report import Report, has_synthetic_trips
+from taxi_duration.verdict import find_fewest_trips, list_large_slices
 
 TASK = "tabular-regression"
 
@@ -27,6 +28,7 @@ def render_model_card(report: Report) -> str:
 def describe_metadata(report: Report) -> dict[str, Any]:
     """The front matter: what a hub files the model under, and its figures for a machine."""
     cab, validation = report["cab"], report["validation"]
+    records = "synthetic trips" if has_synthetic_trips(report) else "TLC trip records"
     return {
         "license": "mit",
         "library_name": "sklearn",
@@ -42,8 +44,8 @@ def describe_metadata(report: Report) -> dict[str, Any]:
                     {
                         "task": {"type": TASK, "name": "Trip duration in minutes"},
                         "dataset": {
-                            "type": "nyc-tlc-trip-records",
-                            "name": f"TLC trip records, {cab}, {validation['month']}",
+                            "type": f"nyc-{records.lower().replace(' ', '-')}",
+                            "name": f"{records}, {cab}, {validation['month']}",
                             "config": cab,
                             "split": validation["month"],
                         },
@@ -64,31 +66,33 @@ def describe_metadata(report: Report) -> dict[str, Any]:
 
 def _list_sections(report: Report) -> list[str]:
     cab, train, validation = report["cab"], report["train"], report["validation"]
-    months = name_months(train["months"])
+    is_made_up = has_synthetic_trips(report)
+    months = name_trips(report, train["months"])
+    records = "" if is_made_up else "the TLC's trip records of "
     return [
         f"# {report['model_id']}",
         f"How many minutes a {cab} taxi in New York City will take: a linear regression with "
-        f"{report['features']} features, trained on the TLC's trip records of {months}. On those "
-        f"of {validation['month']} its RMSE is **{validation['rmse']:.4f} minutes**, its MAE "
+        f"{report['features']} features, trained on {records}{months}. On those of "
+        f"{validation['month']} its RMSE is **{validation['rmse']:.4f} minutes**, its MAE "
         f"{validation['mae']:.4f}. All figures are from `report.json`; `report.html` shows more.",
         "## Intended use",
-        f"To estimate the duration of a {cab} trip of 1 to 60 minutes from what is known at its "
-        "start: the zones of pick-up and drop-off, the time, and the distance by road. It is not "
-        "for trips outside these zones, for pricing or paying anybody, or for judging drivers.",
+        "To try this package out. It says nothing of real trips."
+        if is_made_up
+        else f"To estimate the duration of a {cab} trip of 1 to 60 minutes from what is known at "
+        "its start: the zones of pick-up and drop-off, the time, and the distance by road. It is "
+        "not for trips outside these zones, for pricing or paying anybody, or for judging drivers.",
         "## Training data",
-        f"{train['rows_kept']:,} of {train['rows_read']:,} trips of {months}. The files of "
-        "training and validation:",
+        f"{train['rows_kept']:,} of {train['rows_read']:,} trips of "
+        f"{name_months(train['months'])}. The files of training and validation:",
         tabulate_files(report["inputs"]),
         tabulate_trips(report),
         "## Training",
-        f"Least squares with an L2 penalty of {report['alpha']:g} trips on the coefficients, "
-        "solved exactly from sums over the trips; the intercept is free. Training RMSE "
-        f"{train['rmse']:.4f} minutes, before predictions are clipped.",
+        _describe_training(report),
         "## Evaluation",
         f"On {validation['rows_kept']:,} trips of {validation['month']}, the month after the "
         "training window, none of which was trained on.",
         tabulate_contenders(report),
-        f"**{name_verdict(report).capitalize()}.** {' '.join(explain_verdict(report))}",
+        describe_verdict(report),
         *describe_slices(report),
         "## Limits",
         _describe_limits(report),
@@ -105,21 +109,49 @@ def _list_sections(report: Report) -> list[str]:
     ]
 
 
+def _describe_training(report: Report) -> str:
+    alpha, features = report["alpha"], FEATURE_SETS.get(report["features"])
+    if alpha:
+        solved = (
+            f"Least squares with an L2 penalty of {alpha:g} trips on the coefficients, solved "
+            "exactly from sums over the trips; the intercept is free."
+        )
+    else:
+        solved = "Plain least squares, solved exactly from sums over the trips."
+    if features is None:
+        clipped = ", before predictions are clipped, if its feature set has bounds"
+    elif features.bounds:
+        lowest, highest = features.bounds
+        clipped = f", before predictions are clipped to {lowest:g} to {highest:g}"
+    else:
+        clipped = "; predictions are not clipped"
+    return f"{solved} Training RMSE {report['train']['rmse']:.4f} minutes{clipped}."
+
+
 def _describe_limits(report: Report) -> str:
     month = report["validation"]["month"]
     unseen = report["stability"][month]["unseen_pairs"]
     quantiles = report["residuals"]["quantiles"]
-    worst = max(report["slices"], key=lambda part: float(part["rmse"]))
+    by_rmse = sorted(list_large_slices(report), key=lambda part: float(part["rmse"]))
+    known = [
+        f"- It knows the traffic of {name_months(report['train']['months'])}, and nothing of "
+        "weather, road works or events; the further a trip is from then, the less it fits.",
+        "- The distance it was trained on is the taximeter's, known at the end of a trip; a "
+        "planned distance differs.",
+    ]
+    if has_synthetic_trips(report):
+        known = ["- It knows nothing of any traffic: its trips are made up."]
     return "\n".join(
         [
-            f"- It knows the traffic of {name_months(report['train']['months'])}, and nothing of "
-            "weather, road works or events; the further a trip is from then, the less it fits.",
-            "- The distance it was trained on is the taximeter's, known at the end of a trip; a "
-            "planned distance differs.",
+            *known,
             f"- {unseen:.2%} of the trips of {month} were of zone pairs that it had never seen.",
             f"- Of ten trips nine took from {-quantiles['5']:.4f} minutes less to "
             f"{quantiles['95']:.4f} more than predicted.",
-            f"- It errs most, by slices, on {worst['kind']} {worst['name']}: RMSE "
-            f"{worst['rmse']:.4f} minutes over {worst['trips']:,} trips.",
+            *(
+                f"- It errs most, of slices of at least {find_fewest_trips(report):,} trips, on "
+                f"{worst['kind']} {worst['name']}: RMSE {worst['rmse']:.4f} minutes over "
+                f"{worst['trips']:,} trips."
+                for worst in by_rmse[-1:]
+            ),
         ]
     )

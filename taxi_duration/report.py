@@ -9,11 +9,12 @@ from importlib.metadata import version
 from typing import Any
 
 from taxi_duration.error_analysis import ErrorAnalysis
-from taxi_duration.evaluation import Evaluation, compare_rmse
+from taxi_duration.evaluation import THE_SAME, Evaluation, compare_rmse
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.gate import Verdict, describe_slices
 from taxi_duration.model import measure_minutes_per_mile
 from taxi_duration.month import Month
+from taxi_duration.month_file import is_synthetic
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile, Shift
 from taxi_duration.training import Training
@@ -152,7 +153,13 @@ def explain_promotion(report: Report) -> str:
     if champion is None:
         return f"{better}: the first that is better than the baselines."
     change = compare_rmse(validation["rmse"], champion["rmse"])
-    return f"{better}, {change} than that of version {champion['version']}."
+    word = "as" if change == THE_SAME else "than"
+    return f"{better}, {change} {word} that of version {champion['version']}."
+
+
+def has_synthetic_trips(report: Report) -> bool:
+    """Whether what a report is of was trained or validated on made-up trips."""
+    return any(map(is_synthetic, report["inputs"]))
 
 
 def _describe(funnel: RowFunnel) -> dict[str, Any]:

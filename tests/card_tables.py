@@ -13,7 +13,9 @@ Table = list[list[str]]
 
 def compare(ours: float, theirs: float) -> str:
     change = 100 * (ours / theirs - 1)
-    return f"{abs(change):.1f}% {'higher' if change > 0 else 'lower'}" if ours != theirs else ""
+    if f"{abs(change):.1f}" == "0.0":
+        return "the same"
+    return f"{abs(change):.1f}% {'higher' if change > 0 else 'lower'}"
 
 
 def expect_tables(report: Report) -> list[Table]:
@@ -93,10 +95,12 @@ def expect_tables(report: Report) -> list[Table]:
         ]
     )
     pace = report["coefficients"]["minutes_per_mile"]
+    shown = {kind: [f"{each:#.4g}" for each in minutes] for kind, minutes in pace.items()}
     for name, hours in (("before noon", range(12)), ("from noon on", range(12, 24))):
+        if len({*shown["working day"], *shown["day off"]}) == 1:
+            continue
         rows = [
-            [f"{hour}:00", f"{pace['working day'][hour]:.4f}", f"{pace['day off'][hour]:.4f}"]
-            for hour in hours
+            [f"{hour}:00", shown["working day"][hour], shown["day off"][hour]] for hour in hours
         ]
         tables.append([[f"minutes a mile, {name}", "working day", "day off"], *rows])
     if report["past"]:

@@ -9,7 +9,7 @@ from taxi_duration.evaluation import Baselines, Evaluation, find_medians, make_k
 from taxi_duration.features import get_feature_set
 from taxi_duration.gate import Opponent, Verdict, describe_slices, judge
 from taxi_duration.month import Month
-from taxi_duration.month_file import read_trips
+from taxi_duration.month_file import SYNTHETIC_PREFIX, read_trips
 from taxi_duration.reduction import reduce_month
 from taxi_duration.report import Report
 from taxi_duration.settings import GateSettings
@@ -18,7 +18,7 @@ from taxi_duration.trips import clean_trips
 from tests.months import FEBRUARY, JANUARY
 from tests.trained import make_report, train_on
 
-OPPONENT = Opponent("1", "green/2024-12-0f1e2d3c", ("2024-12",))
+OPPONENT = Opponent("1", "green/2024-12-0f1e2d3c", ("2024-12",), is_synthetic=True)
 PAST = [
     {"month": month, "rmse": rmse, "version": version, "model_id": f"green/{month}-0a1b2c3d"}
     for month, rmse, version in (
@@ -44,16 +44,14 @@ def _train_on_sample() -> tuple[Report, Report]:
     }
     errors = {name: score(trips["minutes"], each) for name, each in predicted.items()}
     analysis = ErrorAnalysis.of(trips, predicted)
-    verdict = judge(errors, analysis, "2025-02", GateSettings(), OPPONENT)
+    months = ("2025-01", "2025-02")
+    verdict = judge(errors, analysis, months, GateSettings(), OPPONENT, is_synthetic=True)
     alone, judged = (make_report(training, verdict=each) for each in (None, verdict))
     judged["slices"] = describe_slices(analysis)
     for report in (alone, judged):
         report["validation"] |= _describe(errors[MODEL])
         report["baselines"] = {name: _describe(errors[name]) for name in baselines.predictors}
-        report["inputs"] = {
-            path.name.removeprefix("synthetic_"): "0123456789abcdef" * 4
-            for path in (JANUARY, FEBRUARY)
-        }
+        report["inputs"] = {path.name: "0123456789abcdef" * 4 for path in (JANUARY, FEBRUARY)}
     return alone, judged
 
 
@@ -77,6 +75,12 @@ def make_judged_report(**gate: Any) -> Report:
     """Of a candidate that the gate promoted over a champion, with changes of what it said."""
     report = deepcopy(_train_on_sample()[1])
     return {**report, "past": deepcopy(PAST), "gate": report["gate"] | gate}
+
+
+def pass_for_real(report: Report) -> Report:
+    """The report as if its files held no made-up trips."""
+    names = {name: name.removeprefix(SYNTHETIC_PREFIX) for name in report["inputs"]}
+    return report | {"inputs": {names[name]: each for name, each in report["inputs"].items()}}
 
 
 def make_first_report(*reasons: str) -> Report:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shlex
@@ -34,7 +35,13 @@ from taxi_duration.store import load_report, save_model
 from tests.card_tables import compare, expect_tables, read_html_tables, read_markdown_tables
 from tests.conftest import REPOSITORY
 from tests.months import JANUARY
-from tests.reports import make_backfill_report, make_first_report, make_judged_report, refuse
+from tests.reports import (
+    make_backfill_report,
+    make_first_report,
+    make_judged_report,
+    pass_for_real,
+    refuse,
+)
 from tests.trained import make_report, train_on
 
 FIRST_REASON = "its RMSE of 5.2109 minutes is 0.10% lower than the champion's, which is too little."
@@ -78,7 +85,8 @@ def test_a_window_of_months_is_named_by_its_ends(candidate: Report) -> None:
         "stability": dict.fromkeys((*months, "2025-02"), shift),
     }
     markdown = render_markdown(windowed, "x", "y")
-    assert markdown.startswith("# Duration model: green, trained on 2024-11 to 2025-01\n")
+    title = "# Duration model: green, trained on synthetic trips of 2024-11 to 2025-01\n"
+    assert markdown.startswith(title)
     assert read_markdown_tables(markdown) == expect_tables(windowed)
     assert "(at most 2.00%, 2025-01)" in markdown
 
@@ -92,8 +100,8 @@ def fill(sentences: str, report: Report) -> str:
 
 
 def show_verdict(report: Report) -> str:
-    (quoted,) = re.findall("^> (.*)$", render_markdown(report, "x", "y"), flags=re.MULTILINE)
-    return quoted
+    quoted = re.findall("^>(?: (.*))?$", render_markdown(report, "x", "y"), flags=re.MULTILINE)
+    return "\n".join(quoted)
 
 
 COMPARED = (
@@ -102,7 +110,8 @@ COMPARED = (
 )
 DRAWN = (
     "The improvement is {improvement:.2%}, and with a confidence of 95% at least {lowest:.2%}, by "
-    "999 bootstrap resamples of {blocks:,} blocks of trips; the gate asks for more than 0%."
+    "999 bootstrap resamples of {blocks:,} blocks of trips; the gate asks for an improvement of "
+    "more than 0%."
 )
 REASON = FIRST_REASON.replace("its", "Its", 1)
 
@@ -116,8 +125,8 @@ REASON = FIRST_REASON.replace("its", "Its", 1)
             "first",
             "**Promoted.** There was no champion yet, and it is better than the baselines.",
         ),
-        ("not promoted", f"**Not promoted.** {REASON} {COMPARED} {DRAWN}"),
-        ("worse than the baselines", f"**Not promoted.** {REASON}"),
+        ("not promoted", f"**Not promoted.**\n\n- {REASON}\n\n{COMPARED} {DRAWN}"),
+        ("worse than the baselines", f"**Not promoted.**\n\n- {REASON}"),
     ],
 )
 def test_the_verdict_is_told_with_its_numbers(judged: str, verdict: str) -> None:
@@ -131,19 +140,95 @@ def test_a_verdict_without_a_bound_tells_none(drawn: Any) -> None:
     assert show_verdict(report) == fill(f"**Promoted.** {COMPARED}", report)
 
 
+def make_slice(name: str, trips: int, rmse: float, champion_rmse: float = 4.0) -> dict[str, Any]:
+    figures = {"rmse": rmse, "mae": 1.0, "mean_residual": 0.0, "champion_rmse": champion_rmse}
+    return {"kind": "hour", "name": name, "trips": trips, **figures}
+
+
+SLICE_REASONS = (
+    "on 1,500 trips of hour a its RMSE of 4.40 minutes is 10.0% higher than the champion's 4.00; "
+    "TAXI_DURATION_GATE_MOST_SLICE_WORSENING allows 5%.",
+    "on 500 trips of hour b its RMSE of 5.00 minutes is 25.0% higher than the champion's 4.00.",
+)
+
+
+@pytest.mark.parametrize(
+    ("slices", "reasons", "shown"),
+    [
+        (
+            [make_slice("a", 1500, 4.4), make_slice("b", 500, 5.0), make_slice("c", 500, 4.2),
+             make_slice("d", 499, 9.0)],
+            (FIRST_REASON, *SLICE_REASONS),
+            [REASON, "On 2 of the 3 slices of at least 500 trips its RMSE is more than 5% above "
+             "the champion's, most on hour b, by 25.0%."],
+        ),
+        (
+            [make_slice("a", 1500, 4.4, 0.0), make_slice("b", 500, 5.0)],
+            SLICE_REASONS,
+            ["On 2 of the 2 slices of at least 500 trips its RMSE is more than 5% above the "
+             "champion's, most on hour a."],
+        ),
+        ([make_slice("a", 1500, 4.4)], SLICE_REASONS[:1], [f"O{SLICE_REASONS[0][1:]}"]),
+        # The gate held no slices against those of a champion that had seen the month.
+        ([make_slice("a", 1500, 4.4), make_slice("b", 500, 5.0)], (FIRST_REASON,), [REASON]),
+    ],
+)  # fmt: skip
+def test_many_slices_are_one_reason(
+    slices: list[dict[str, Any]], reasons: tuple[str, ...], shown: list[str]
+) -> None:
+    report = refuse(*reasons) | {"slices": slices}
+    listed = "\n".join(f"- {each}" for each in shown)
+    explained = fill(f"{COMPARED} {DRAWN}", report)
+    verdict = f"**Not promoted.**\n\n{listed}\n\n{explained}"
+    assert show_verdict(report) == verdict
+    assert f"\n\n{verdict}\n\n" in render_model_card(report)
+    assert "".join(f"{' ' * 20}{each}\n" for each in shown) in outline(report)
+    page = render_html(report)
+    assert [
+        html.unescape(each) for each in re.findall("<li>(.*)</li>", page)[: len(shown)]
+    ] == shown
+
+
+def test_the_champions_rmse_is_told_once() -> None:
+    rmse = make_judged_report()["gate"]["champion"]["rmse"]
+    reason = f"its RMSE of 9.0000 minutes is 50.00% higher than the {rmse:.4f} of the champion."
+    report = refuse(reason)
+    expected = (
+        f"The champion, version 1 (green/2024-12-0f1e2d3c), has an MAE of {{mae:.4f}} minutes on "
+        f"the same trips. {DRAWN}"
+    )
+    assert show_verdict(report).endswith(f"\n\n{fill(expected, report)}")
+
+
+@pytest.mark.parametrize(
+    ("improvement", "lowest", "said"),
+    [
+        (0.0, 0.0, "The improvement is 0.00%, and with a confidence of 95% at least 0.00%"),
+        (0.01, -0.02, "This model is better by 1.00%, and with a confidence of 95% worse by at "
+         "most 2.00%"),
+        (-0.315, -0.3256, "This model is worse by 31.50%, and with a confidence of 95% by at most "
+         "32.56%"),
+    ],
+)  # fmt: skip
+def test_what_is_worse_is_no_negative_improvement(
+    improvement: float, lowest: float, said: str
+) -> None:
+    report = refuse(FIRST_REASON)
+    report["gate"]["bootstrap"] |= {"improvement": improvement, "lowest": lowest}
+    assert f" {said}, by 999 bootstrap resamples of " in show_verdict(report)
+
+
 def test_a_slice_is_marked_only_beyond_the_limit_and_with_trips_enough(candidate: Report) -> None:
-    slices = [
-        {"trips": trips, "rmse": rmse, "champion_rmse": 4.0, "kind": "hour", "name": "7 to 8"}
-        | {"mae": 1.0, "mean_residual": 0.0}
-        for trips, rmse in ((500, 4.2), (500, 4.21), (499, 4.21), (500, 4.0), (500, 3.9))
-    ]
+    pairs = ((500, 4.2), (500, 4.21), (499, 4.21), (500, 4.0), (500, 3.999), (500, 3.9))
+    slices = [make_slice("7 to 8", trips, rmse) for trips, rmse in pairs]
     (table,) = [
         table
         for table in read_markdown_tables(render_markdown(candidate | {"slices": slices}, "", ""))
         if table[0][0] == "hour"
     ]
     assert [row[-1] for row in table[1:]] == [
-        "5.0% higher", "5.2% higher, over the limit", "5.2% higher", "", "2.5% lower",
+        "5.0% higher", "5.2% higher, over the limit", "5.2% higher", "the same", "the same",
+        "2.5% lower",
     ]  # fmt: skip
 
 
@@ -305,9 +390,10 @@ def test_plots_are_drawn_in_the_pages_colours(candidate: Report) -> None:
 
 def test_the_outline_fits_a_terminal(candidate: Report) -> None:
     slices = [
-        {"kind": kind, "name": name, "trips": 1234, "rmse": rmse}
-        for kind, name, rmse in (("hour", "a", 5.5), ("hour", "b", 6.5), ("distance", "c", 6.0))
-    ]
+        make_slice("a", 500, 5.5, 5.5), make_slice("b", 1234, 6.5, 6.5),
+        make_slice("few", 499, 99.0), make_slice("c", 1234, 6.0, 6.0) | {"kind": "distance"},
+        make_slice("nobody", 2, 9.0) | {"kind": "pick-up borough"},
+    ]  # fmt: skip
     validation, baselines = candidate["validation"], candidate["baselines"]
     lines = fill(f"{COMPARED}\n{' ' * 20}{DRAWN}", candidate)
     expected = f"""\
@@ -317,9 +403,11 @@ def test_the_outline_fits_a_terminal(candidate: Report) -> None:
 {baselines["mean"]["rmse"]:.4f} training mean
   verdict           promoted
                     {lines}
-  worst slices      6.5000 hour b (1,234 trips)
+  worst slices      of those of at least 500 trips:
+                    6.5000 hour b (1,234 trips)
                     6.0000 distance c (1,234 trips)"""
     assert outline(candidate | {"slices": slices}) == expected
+    assert "worst slices" not in outline(candidate | {"slices": slices[-1:]})
 
 
 @pytest.mark.parametrize(
@@ -342,10 +430,16 @@ def test_the_outline_fits_a_terminal(candidate: Report) -> None:
 def test_the_training_command_says_only_what_is_not_so_by_default(
     candidate: Report, changes: dict[str, Any], command: str
 ) -> None:
-    given = candidate | changes
+    given = pass_for_real(candidate | changes)
     assert write_training_command(given) == command
+    reproduce = f"python -m taxi_duration reproduce {candidate['model_id']}"
     assert list_commands(given) == (
-        f"```sh\n{command}\npython -m taxi_duration reproduce {candidate['model_id']}\n```"
+        f"```sh\n{command}\n{reproduce}\n```\n\n"
+        "Months are looked for in `data/`; `--data-dir` names another place."
+    )
+    place = "--data-dir data/sample --offline"
+    assert list_commands(candidate | changes) == (
+        f"```sh\n{command} {place}\n{reproduce} {place}\n```"
     )
 
 
@@ -355,9 +449,10 @@ def test_the_training_command_says_only_what_is_not_so_by_default(
     window=st.integers(1, 12),
     features=st.sampled_from([*FEATURE_SETS]),
     alpha=st.none() | st.floats(0, 1e6),
+    is_made_up=st.booleans(),
 )
 def test_the_training_command_trains_the_reports_model(
-    cab: str, last: date, window: int, features: str, alpha: float | None
+    cab: str, last: date, window: int, features: str, alpha: float | None, is_made_up: bool
 ) -> None:
     chosen = FEATURE_SETS[features].alphas if alpha is None else (alpha,)
     report = {
@@ -366,6 +461,7 @@ def test_the_training_command_trains_the_reports_model(
         "alphas": [*chosen],
         "train": {"months": [str(month) for month in Month.of(last).window(window)]},
         "thresholds": Thresholds().model_dump(),
+        "inputs": {(JANUARY.name if is_made_up else "green_tripdata_2025-01.parquet"): "ab"},
     }
     python, script, *flags = shlex.split(write_training_command(report))
     assert (python, script) == ("python", "orchestrate.py")
@@ -373,6 +469,8 @@ def test_the_training_command_trains_the_reports_model(
     options = read_options(LocalOptions, given)
     assert (options.cab, options.features, options.train_months) == (cab, features, window)
     assert (options.year, options.month) == (last.year, last.month)
+    place = (JANUARY.parent.relative_to(REPOSITORY), True) if is_made_up else (Path("data"), False)
+    assert (options.data_dir, options.offline) == place
     told = FEATURE_SETS[features].alphas if options.alpha is None else (options.alpha,)
     assert told == chosen
 
@@ -406,10 +504,74 @@ def test_every_table_of_the_model_card_says_what_the_report_says(report: Report)
 
 def test_a_model_card_names_what_its_model_is_bad_at(candidate: Report) -> None:
     card = render_model_card(candidate)
-    worst = max(candidate["slices"], key=lambda part: part["rmse"])
-    assert f"on {worst['kind']} {worst['name']}: RMSE {worst['rmse']:.4f} minutes" in card
+    large = [part for part in candidate["slices"] if part["trips"] >= 500]
+    worst = max(large, key=lambda part: part["rmse"])
+    said = "It errs most, of slices of at least 500 trips, on"
+    assert f"{said} {worst['kind']} {worst['name']}: RMSE {worst['rmse']:.4f} minutes" in card
+    few = candidate | {"slices": [make_slice("few", 499, 99.0), make_slice("many", 500, 1.0)]}
+    assert f"{said} hour many: RMSE 1.0000 minutes" in render_model_card(few)
+    assert "It errs most" not in render_model_card(few | {"slices": few["slices"][:1]})
     assert f'load_model("models/{candidate["model_id"]}")' in card
     assert f"python -m taxi_duration reproduce {candidate['model_id']}" in card
+
+
+def test_cards_say_whether_trips_are_made_up(candidate: Report) -> None:
+    def read(report: Report) -> tuple[str, str, list[str]]:
+        dataset = describe_metadata(report)["model-index"][0]["results"][0]["dataset"]
+        text = render_model_card(report).split("---\n", 2)[2]
+        card = render_markdown(report, "x", "y")
+        firsts = [card.split("\n\n")[0], card.split("\n\n")[1], text.split("\n\n")[1]]
+        return dataset["type"], dataset["name"], [each.strip() for each in firsts]
+
+    kind, name, firsts = read(candidate)
+    assert (kind, name) == ("nyc-synthetic-trips", "synthetic trips, green, 2025-02")
+    assert ["synthetic trips of 2025-0" in each for each in firsts] == [True] * 3
+    assert "TLC trip" not in render_model_card(candidate)
+    assert "TLC's trip" not in render_model_card(candidate)
+    kind, name, firsts = read(pass_for_real(candidate))
+    assert (kind, name) == ("nyc-tlc-trip-records", "TLC trip records, green, 2025-02")
+    assert ["synthetic" in each for each in firsts] == [False] * 3
+    assert "trained on the TLC's trip records of 2025-01." in firsts[-1]
+
+
+@pytest.mark.parametrize(
+    ("features", "alpha", "solved", "clipped"),
+    [
+        ("course", 0.0, "Plain least squares, solved", "; predictions are not clipped."),
+        ("course", 2.0, "Least squares with an L2 penalty of 2 trips on the coefficients, solved",
+         "; predictions are not clipped."),
+        ("extended", 0.0, "Plain least squares, solved",
+         ", before predictions are clipped to 1 to 60."),
+        ("made by hand", 3.0, "Least squares with an L2 penalty of 3 trips on",
+         ", before predictions are clipped, if its feature set has bounds."),
+    ],
+)  # fmt: skip
+def test_a_model_card_tells_the_training_that_was(
+    candidate: Report, features: str, alpha: float, solved: str, clipped: str
+) -> None:
+    card = render_model_card(candidate | {"features": features, "alpha": alpha})
+    (said,) = re.findall("## Training\n\n(.*)\n", card)
+    assert said.startswith(solved)
+    assert said.endswith(f"{candidate['train']['rmse']:.4f} minutes{clipped}")
+    assert ("penalty" in said) == ("intercept" in said) == bool(alpha)
+
+
+def test_minutes_that_are_the_same_at_all_hours_are_told_once(candidate: Report) -> None:
+    hours = [2.4e-05 + place * 1e-14 for place in range(24)]
+    pace = {"working day": hours, "day off": hours[::-1]}
+    flat = candidate | {"coefficients": candidate["coefficients"] | {"minutes_per_mile": pace}}
+    sentence = "A third mile adds 2.4e-05 minutes to a trip of two, at any hour."
+    for card in (render_html(flat), render_markdown(flat, "x", "y")):
+        assert sentence in card
+        assert "One more mile" not in card
+        assert "0.0000" not in card.partition("What it has learned")[2].partition("Earlier")[0]
+    assert read_html_tables(render_html(flat)) == expect_tables(flat)
+
+
+def test_what_unmetered_means_is_said(candidate: Report) -> None:
+    said = "Unmetered are trips with a distance of 0 or less, or of over 50 miles."
+    assert said in render_markdown(candidate, "x", "y")
+    assert said in render_model_card(candidate)
 
 
 def test_a_saved_models_cards_are_its_reports(tmp_path: Path) -> None:

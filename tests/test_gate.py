@@ -1,5 +1,6 @@
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -201,14 +202,27 @@ def test_no_slice_may_pay_for_the_others() -> None:
         each for each in describe_slices(analyse(model, predict(1.0))[1]) if "night" in each["name"]
     ]
     assert reason == (
-        f"on {night[0]['trips']:,} trips of hour night, 0 to 5 its RMSE of {night[0]['rmse']:.4f} "
-        f"minutes is 10.0% higher than the champion's {night[0]['champion_rmse']:.4f}; "
+        f"on {night[0]['trips']:,} trips of hour night, 0 to 5 its RMSE of {night[0]['rmse']:.2f} "
+        f"minutes is 10.0% higher than the champion's {night[0]['champion_rmse']:.2f}; "
         "TAXI_DURATION_GATE_MOST_SLICE_WORSENING allows 5%."
     )
     assert judge_against(model, predict(1.0), GateSettings(most_slice_worsening=0.11)).is_promoted
     few = GateSettings(fewest_slice_trips=night[0]["trips"] + 1)
     assert judge_against(model, predict(1.0), few).is_promoted
     assert find_worse_slices(analyse(model, predict(1.0))[1], few) == []
+
+
+def test_the_limit_is_named_in_the_first_sentence_on_slices_alone() -> None:
+    _, analysis = analyse(predict(1.5), predict(1.0))
+    first, *others = find_worse_slices(analysis, GateSettings(fewest_slice_trips=1))
+    assert len(others) > 10
+    assert first.endswith("; TAXI_DURATION_GATE_MOST_SLICE_WORSENING allows 5%.")
+    pattern = (
+        r"on [\d,]+ trips of .+ its RMSE of [\d.]+ minutes is 50.0% higher than the champion's"
+    )
+    assert all(re.fullmatch(rf"{pattern} \d+\.\d\d\.", each) for each in others)
+    perfect = analyse(predict(1.0), TRIPS["minutes"])[1]
+    assert " minutes is higher than the champion's 0.00;" in find_worse_slices(perfect, SETTINGS)[0]
 
 
 def test_the_bound_is_about_that_of_a_normal_distribution() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import chdir, redirect_stdout
@@ -164,7 +165,10 @@ def test_a_sabotaged_candidate_is_refused_and_its_run_succeeds(story: Story) -> 
     assert "not promoted" in run.output
     artifact = str(read_report_artifact(run.flow_run.id).data)
     for reason in gate["reasons"]:
-        assert reason[1:] in artifact  # there, a sentence's beginning is a capital
+        # There, a sentence's beginning is a capital, and slices are summed up.
+        assert (reason[1:] in artifact) == (" trips of " not in reason)
+    (summed,) = re.findall(r"> - On (\d+) of the \d+ slices of at least 500 trips its", artifact)
+    assert int(summed) == sum(" trips of " in reason for reason in gate["reasons"])
     version = open_store(story.directory).get_model_version(REGISTERED_MODEL, "3")
     assert version.tags["gate.verdict"] == "not promoted"
     assert version.tags["gate.reasons"].split("\n") == gate["reasons"]

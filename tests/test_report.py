@@ -10,7 +10,7 @@ from taxi_duration.evaluation import Evaluation, compare_rmse
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips
-from taxi_duration.report import Report, build_report, collect_metrics
+from taxi_duration.report import Report, build_report, collect_metrics, explain_promotion
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile
 from taxi_duration.training import Trial
@@ -183,6 +183,16 @@ def test_the_champion_is_among_those_the_model_is_compared_with(report: Report) 
     seen = render_markdown(refuse(is_seen=True), "x", "y")
     assert f"| champion, version 1, trained on 2025-02 too | {theirs:.4f} |" in seen
     assert "champion, version" not in render_markdown(report, "x", "y")
+
+
+def test_a_promotion_is_explained_beside_the_champion() -> None:
+    judged = make_judged_report()
+    champion = judged["gate"]["champion"]
+    begin = "RMSE 5.0000 minutes on 2025-02, "
+    judged["validation"]["rmse"] = 5.0
+    for rmse, said in ((8.0, "37.5% lower than that"), (5.002, "the same as that")):
+        champion["rmse"] = rmse
+        assert explain_promotion(judged) == f"{begin}{said} of version 1."
 
 
 def test_what_is_beyond_a_limit_is_said_before_the_figures(report: Report) -> None:
