@@ -181,10 +181,14 @@ def _describe_lack(
     if bootstrap.lowest is None:
         return f"{compared}, and there are too few trips to say more."
     margin, confidence = (name_variable(GateSettings, each) for each in ("margin", "confidence"))
+    bound = (
+        f"the improvement is at least {bootstrap.lowest:.2%}, and"
+        if bootstrap.lowest >= 0
+        else f"it is worse by at most {-bootstrap.lowest:.2%}, and the improvement"
+    )
     return (
-        f"{compared}; with a confidence of {100 * settings.confidence:.4g}% ({confidence}) the "
-        f"improvement is at least {bootstrap.lowest:.2%}, and must be more than "
-        f"{100 * settings.margin:.4g}% ({margin})."
+        f"{compared}; with a confidence of {100 * settings.confidence:.4g}% ({confidence}) {bound} "
+        f"must be more than {100 * settings.margin:.4g}% ({margin})."
     )
 
 
