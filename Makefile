@@ -27,7 +27,7 @@ run: $(SETUP)  ## train and validate on the bundled synthetic sample
 
 # Much of it waits for servers. A file stays in one process, which makes what its tests share once.
 test: $(SETUP)  ## the whole suite
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TEST)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(TEST)
 
 lint: $(SETUP)  ## ruff, mypy strict, import direction
 	$(BIN)/ruff check .

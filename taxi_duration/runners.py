@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
@@ -85,7 +86,12 @@ def _when_stopped(act: Callable[[], None]) -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Have a process of the pool end when the run's does, which SIGKILL tells it nothing of."""
+    """Have a process of the pool end when the run's does, which SIGKILL tells it nothing of.
+
+    Ctrl-C in a terminal goes to all of them; the run's process hears it, and ends the others before
+    they print a traceback each.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

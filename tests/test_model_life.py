@@ -332,7 +332,7 @@ def test_a_finished_run_that_is_repeated_changes_nothing(
 ) -> None:
     monkeypatch.setenv(*ALLOWED)
     directory = copy(before, tmp_path / "run")
-    for _ in range(3):
+    for _ in range(2):
         assert run_local(directory, *CHALLENGER, *SAMPLE_MONTHS).exit_code == 0
     assert describe_state(directory) == unharmed
 

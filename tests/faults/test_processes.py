@@ -417,7 +417,9 @@ def test_run_outlives_a_restart_of_its_server(ended: dict[str, Ended], tmp_path:
         assert run.process.wait(PATIENCE_SECONDS) == 0, run.errors
         (flow_run,) = find_runs_of(run)
         assert flow_run.state_name == "Completed"
-        assert "minutes** on 2025-02" in str(read_report_artifact(flow_run.id).data)
+        assert "minutes** on synthetic trips of 2025-02" in str(
+            read_report_artifact(flow_run.id).data
+        )
     assert "Traceback" not in run.errors
 
 
