@@ -234,28 +234,35 @@ def find_worse_slices(analysis: ErrorAnalysis, settings: GateSettings) -> list[s
 
     The first of them says what the limit is.
     """
-    ours, theirs = analysis.slices[MODEL], analysis.slices[CHAMPION]
-    limit, fewest = settings.most_slice_worsening, settings.fewest_slice_trips
     variable = name_variable(GateSettings, "most_slice_worsening")
-    allowed = f"; {variable} allows {100 * limit:.4g}%"
+    allowed = f"; {variable} allows {100 * settings.most_slice_worsening:.4g}%"
     found = [
-        f"{begin_slice_reason(each.kind, each.name, trips)} its RMSE of {model:.2f} minutes is "
-        f"{_name_rise(model, champion)} than the champion's {champion:.2f}"
-        for each, trips, model, champion in zip(
-            SLICES, ours.rows.tolist(), ours.rmse.tolist(), theirs.rmse.tolist(), strict=True
-        )
-        if trips >= fewest and model > champion * (1 + limit)
+        f"{begin_slice_reason(each['kind'], each['name'], each['trips'])} its RMSE of "
+        f"{each['rmse']:.2f} minutes is {_name_rise(each['rmse'], each['champion_rmse'])} than the "
+        f"champion's {each['champion_rmse']:.2f}"
+        for each in describe_slices(analysis)
+        if is_beyond(each, settings.model_dump())
     ]
     return [f"{said}{'' if place else allowed}." for place, said in enumerate(found)]
 
 
-def begin_slice_reason(kind: str, name: str, trips: float) -> str:
+def is_beyond(part: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether a slice is worse than the champion's by more than the gate's settings allow.
+
+    Args:
+        part, settings: a slice, and the gate's settings, as the report has them.
+    """
+    most: float = part["champion_rmse"] * (1 + settings["most_slice_worsening"])
+    return bool(part["trips"] >= settings["fewest_slice_trips"] and part["rmse"] > most)
+
+
+def begin_slice_reason(kind: str, name: str, trips: int) -> str:
     """What a sentence on a slice that is worse begins with, so that it is known among others.
 
     >>> begin_slice_reason("hour", "night, 0 to 5", 1234)
     'on 1,234 trips of hour night, 0 to 5'
     """
-    return f"on {trips:,.0f} trips of {kind} {name}"
+    return f"on {trips:,} trips of {kind} {name}"
 
 
 def _name_rise(model: float, champion: float) -> str:

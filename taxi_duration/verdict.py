@@ -7,7 +7,7 @@ from math import inf, isfinite
 from typing import Any
 
 from taxi_duration.evaluation import compare_rmse
-from taxi_duration.gate import begin_slice_reason
+from taxi_duration.gate import begin_slice_reason, is_beyond
 from taxi_duration.report import Report
 from taxi_duration.settings import GateSettings
 
@@ -147,12 +147,6 @@ def find_fewest_trips(report: Report) -> int:
     gate = report["gate"]
     default = GateSettings.model_fields["fewest_slice_trips"].default
     return int(gate["settings"]["fewest_slice_trips"] if gate else default)
-
-
-def is_beyond(part: dict[str, Any], settings: dict[str, Any]) -> bool:
-    """Whether a slice is worse than the champion's by more than the gate's settings allow."""
-    most: float = part["champion_rmse"] * (1 + settings["most_slice_worsening"])
-    return bool(part["trips"] >= settings["fewest_slice_trips"] and part["rmse"] > most)
 
 
 def begin_sentence(text: str) -> str:
