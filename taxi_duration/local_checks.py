@@ -17,7 +17,7 @@ from taxi_duration.cli import find_program
 from taxi_duration.disk import check_writable
 from taxi_duration.errors import InputError, SourceError, TransientSourceError, hide_credentials
 from taxi_duration.examination import CheckError
-from taxi_duration.mlflow_store import find_database, reach_store
+from taxi_duration.mlflow_store import find_database, is_store_there, reach_store
 from taxi_duration.requirements import find_misfits, fits_python, read_requirements
 from taxi_duration.tracking_uri import URI_VARIABLE, resolve_tracking_uri
 
@@ -95,7 +95,7 @@ def check_mlflow() -> str:
     uri = resolve_tracking_uri()
     shown = hide_credentials(uri)
     database = find_database(uri)
-    if database is not None and (not database.exists() or database.stat().st_size == 0):
+    if database is not None and not is_store_there(uri):
         check_writable(database.parent, "the MLflow store's directory")
         return f"{shown} is not there yet: the first run makes it"
     try:

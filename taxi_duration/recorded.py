@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taxi_duration.mlflow_run import load_logged_model
-from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT, find_database, reach_store
+from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT, is_store_there, reach_store
 from taxi_duration.tracking import REGISTERED_MODEL
 
 # isort: split
@@ -47,8 +47,8 @@ def find_training(reference: str, models_directory: Path) -> Recorded:
             report, model = load_report(directory), load_model(directory)
             return Recorded(report["model_id"], str(directory), report, model)
     uri = resolve_tracking_uri()
-    shown, database = hide_credentials(uri), find_database(uri)
-    if database is not None and not database.exists():
+    shown = hide_credentials(uri)
+    if not is_store_there(uri):
         found, looked = None, f"MLflow store {shown} is not there"
     else:
         found = _fetch(uri, reference)
