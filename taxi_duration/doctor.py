@@ -20,9 +20,9 @@ from taxi_duration.prefect_checks import (
     check_work_pool,
     check_worker,
 )
-from taxi_duration.requirements import CHECKOUT
 from taxi_duration.s3_block import DEFAULT_BLOCK
 from taxi_duration.source_checks import check_block, check_bucket, check_newest_month
+from taxi_duration.version import CHECKOUT
 
 DEFAULT_POOL = "zoompool"
 

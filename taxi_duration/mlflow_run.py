@@ -29,11 +29,10 @@ from taxi_duration.processes import describe_process
 from taxi_duration.report import Report, collect_gate_figures, collect_metrics
 from taxi_duration.store import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.trips import Trips
+from taxi_duration.version import PACKAGE
 
 TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
 """Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
-
-PACKAGE = Path(__file__).parent
 
 HASHED = "sha256."
 """Before a month's file name: a tag with the hash of its bytes."""

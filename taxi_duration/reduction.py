@@ -15,8 +15,6 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from taxi_duration.stability import Profile
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import tabulate
 from taxi_duration.trips import Trips
+from taxi_duration.version import identify_code
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -156,7 +155,7 @@ def recall_month(
         "cab": cab.name if cab else None,
         "month": str(month),
         "medians": with_medians,
-        "code": identify_code(),
+        "code": identify_code(__name__),
     }
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     kept = directory / f"{month or Path(path).stem}-{digest[:16]}.npz"
@@ -171,16 +170,6 @@ def recall_month(
     check_unchanged(Path(path), sha256)
     save_sums(kept, sums)
     return KeptMonth(kept, sums, was_there=False)
-
-
-@cache
-def identify_code() -> str:
-    """A digest of this package's source, and of the libraries that it computes with."""
-    versions = [version(name) for name in ("numpy", "scipy", "pandas", "pyarrow")]
-    digest = hashlib.sha256(" ".join(versions).encode())
-    for source in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(source.read_bytes())
-    return digest.hexdigest()
 
 
 def save_sums(path: Path, sums: MonthSums) -> None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from taxi_duration.version import CHECKOUT
+
 PROJECT = "nyc-taxi-duration"
-CHECKOUT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

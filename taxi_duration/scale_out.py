@@ -24,9 +24,9 @@ from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
-from taxi_duration.reduction import identify_code
 from taxi_duration.runners import name_import_errors, stopped
 from taxi_duration.settings import Thresholds
+from taxi_duration.store import TRAINING_CODE
 from taxi_duration.tasks import (
     IN_MEMORY,
     RETRIES,
@@ -38,6 +38,7 @@ from taxi_duration.tasks import (
     validate,
 )
 from taxi_duration.transfer import Progress
+from taxi_duration.version import identify_code
 
 Result = TypeVar("Result")
 
@@ -115,7 +116,7 @@ def reduce_month(reducing: Reducing, month: Month, code: str) -> ReducedMonth:
     """Download, clean and sum a month, as the tasks of those names do.
 
     Args:
-        code: `identify_code()` of the process that asks.
+        code: `identify_code(TRAINING_CODE)` of the process that asks.
     """
     check_code(code)
     plan = reducing.plan
@@ -199,7 +200,7 @@ def _submit(
     runner: TaskRunner[Any], run: Task[..., Result], **parameters: object
 ) -> PrefectFuture[Result]:
     """Have a runner run a task, if its workers have this process's code."""
-    submitted = runner.submit(run, {**parameters, "code": identify_code()})
+    submitted = runner.submit(run, {**parameters, "code": identify_code(TRAINING_CODE)})
     return cast("PrefectFuture[Result]", submitted)
 
 
@@ -222,7 +223,7 @@ def check_code(code: str) -> None:
     Raises:
         RunnerError: as said.
     """
-    if code != identify_code():
+    if code != identify_code(TRAINING_CODE):
         raise RunnerError(
             "this worker's taxi_duration, or a library it computes with, is not of the version "
             "that asks: bring every worker to the same checkout and requirements.lock, and "

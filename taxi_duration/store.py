@@ -25,8 +25,8 @@ from taxi_duration.features import FeatureSet
 from taxi_duration.model import DurationModel
 from taxi_duration.model_card import render_model_card
 from taxi_duration.model_file import dump_model, read_model
-from taxi_duration.reduction import identify_code
 from taxi_duration.report import Report
+from taxi_duration.version import identify_code
 
 MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
 PAGE_FILE, CARD_FILE = "report.html", "README.md"
@@ -35,6 +35,9 @@ NEEDED = (MODEL_FILE, REPORT_FILE)
 FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
 """What a manifest names; any other file in the directory is never read."""
 MODEL_FORMAT = 3
+
+TRAINING_CODE = "taxi_duration.training"
+"""The module that trains: what it imports is the code that a model depends on."""
 
 
 def identify_model(report: Report, features: FeatureSet) -> str:
@@ -56,7 +59,7 @@ def identify_model(report: Report, features: FeatureSet) -> str:
         "thresholds": report.get("thresholds"),
         "gate": _identify_gate(report.get("gate")),
         "versions": report["versions"],
-        "code": identify_code(),
+        "code": identify_code(TRAINING_CODE),
     }
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return f"{report['cab']}/{report['train']['months'][-1]}-{run_id}"

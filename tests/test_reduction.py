@@ -142,7 +142,7 @@ def test_whatever_the_sums_follow_from_makes_another_file(
         recall(sums, path, COURSE, green, month.next),
         recall(sums, path, COURSE, green, month, with_medians=True),
     ]
-    monkeypatch.setattr("taxi_duration.reduction.identify_code", lambda: "other code")
+    monkeypatch.setattr("taxi_duration.reduction.identify_code", lambda _: "other code")
     kept.append(recall(sums, path, COURSE))
     monkeypatch.undo()
     write_month(path, minutes=11.0)

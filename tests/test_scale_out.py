@@ -339,7 +339,7 @@ def test_a_worker_with_other_code_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scale_out, "identify_code", lambda: "another version's")
+    monkeypatch.setattr(scale_out, "identify_code", lambda _: "another version's")
     ran = run_backfill(tmp_path, capsys, runner="dask", dask_address=cluster.address)
     assert (ran.exit_code, ran.said) == (
         1,

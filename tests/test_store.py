@@ -84,7 +84,7 @@ def test_other_parameters_versions_and_code_give_another_directory(
         {**report, "thresholds": {"most_outside_month": 1.0}},
     ]
     found = {save_model(tmp_path, trained.model, each) for each in [report, *others]}
-    monkeypatch.setattr(store, "identify_code", lambda: "corrected")
+    monkeypatch.setattr(store, "identify_code", lambda _: "corrected")
     assert len({*found, save_model(tmp_path, trained.model, report)}) == 4
 
 
