@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
-from taxi_duration.disk import check_writable
+from taxi_duration.files import check_writable
 from taxi_duration.hooks import tell
 from taxi_duration.options import (
     Alpha,

@@ -29,8 +29,8 @@ from mlflow.environment_variables import (
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.errors import SourceError, TransientSourceError, hide_credentials
+from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.tracking_uri import DEFAULT_STORE, SQLITE, URI_VARIABLE
 
 EXPERIMENT = "nyc-taxi-duration"

@@ -20,8 +20,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxi_duration.contract import CABS, KINDS, TIME, ZONE, Cab, describe_drift
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError
+from taxi_duration.files import hash_file
 from taxi_duration.footer import FETCH_AGAIN, check_columns, name_damage, open_parquet
 from taxi_duration.funnel import RowFunnel, check_row_count
 from taxi_duration.month import Month

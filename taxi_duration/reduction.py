@@ -23,10 +23,10 @@ import numpy.typing as npt
 from scipy import sparse
 
 from taxi_duration.contract import Cab
-from taxi_duration.disk import check_directory, flush_to_disk, hash_file, stage
 from taxi_duration.encoding import HOURS, PAIRS, ZONES, Floats
 from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.features import FeatureSet
+from taxi_duration.files import check_directory, flush_to_disk, hash_file, stage
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.month import Month
 from taxi_duration.month_file import check_footer, check_funnel, check_unchanged, reduce_trips

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 
 from taxi_duration.contract import Cab, get_cab
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, ModelError
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FeatureSet
+from taxi_duration.files import hash_file
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month

@@ -21,8 +21,8 @@ from prefect_aws import S3Bucket
 
 from taxi_duration.cache import Delivery, Sidecar, obtain_month
 from taxi_duration.contract import Cab
-from taxi_duration.disk import stage
 from taxi_duration.errors import ModelError, TransientSourceError
+from taxi_duration.files import stage
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import check_key_prefix

@@ -17,9 +17,9 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
-from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.errors import DataError, RunnerError
 from taxi_duration.evaluation import Baselines
+from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile, check_rows_against_earlier

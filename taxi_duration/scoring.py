@@ -25,9 +25,9 @@ from taxi_duration.contract import (
     MOST_MILES,
     Cab,
 )
-from taxi_duration.disk import flush_to_disk, stage
 from taxi_duration.encoding import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.evaluation import Errors, Evaluation
+from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model import DurationModel
 from taxi_duration.scoring_input import Chunk, TripSource, open_trips
 from taxi_duration.scoring_output import (

@@ -14,8 +14,8 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from taxi_duration.contract import Cab, check_month, get_cab
-from taxi_duration.disk import check_writable
 from taxi_duration.errors import InputError
+from taxi_duration.files import check_writable
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import CabName, DataDirectory, Offline, check_path

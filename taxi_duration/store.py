@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from taxi_duration.card import render_html
-from taxi_duration.disk import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.errors import ModelError
 from taxi_duration.features import FeatureSet
+from taxi_duration.files import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.model import DurationModel
 from taxi_duration.model_card import render_model_card
 from taxi_duration.model_file import dump_model, read_model

@@ -15,7 +15,6 @@ import httpx
 
 from taxi_duration.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
 from taxi_duration.contract import Cab
-from taxi_duration.disk import check_directory, check_writable
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -23,6 +22,7 @@ from taxi_duration.errors import (
     TransientSourceError,
     hide_credentials,
 )
+from taxi_duration.files import check_directory, check_writable
 from taxi_duration.month import Month, newest_published
 from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.disk import LOCK_FILE, STAGED_SUFFIX, stage, sweep
 from taxi_duration.errors import StorageError
+from taxi_duration.files import LOCK_FILE, STAGED_SUFFIX, stage, sweep
 
 
 def leave(directory: Path, name: str) -> Path:

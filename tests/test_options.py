@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from taxi_duration.contract import CABS
-from taxi_duration.disk import check_writable
 from taxi_duration.errors import DataError, InputError
+from taxi_duration.files import check_writable
 from taxi_duration.month import Month
 from taxi_duration.options import LocalOptions, S3Options, read_options
 from taxi_duration.plan import make_plan

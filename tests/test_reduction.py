@@ -11,10 +11,10 @@ import pytest
 
 from taxi_duration import DataError, InputError, train_model
 from taxi_duration.contract import CABS
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import StorageError
 from taxi_duration.evaluation import find_medians, make_keys
 from taxi_duration.features import FEATURE_SETS, FeatureSet
+from taxi_duration.files import hash_file
 from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.month import Month
 from taxi_duration.month_file import read_trips

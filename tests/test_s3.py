@@ -11,8 +11,8 @@ from prefect_aws import S3Bucket
 from taxi_duration import load_model
 from taxi_duration.__main__ import main
 from taxi_duration.contract import CABS
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import InputError
+from taxi_duration.files import hash_file
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.s3 import locate_month

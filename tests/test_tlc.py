@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, InputError, SourceError
+from taxi_duration.files import hash_file
 from taxi_duration.month_file import MonthFile
 from taxi_duration.tasks import RETRIES, download_month
 from taxi_duration.tlc import check_months, locate_month

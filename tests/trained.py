@@ -5,10 +5,10 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from taxi_duration.disk import hash_file
 from taxi_duration.error_analysis import MODEL, ErrorAnalysis
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import get_feature_set
+from taxi_duration.files import hash_file
 from taxi_duration.funnel import RowFunnel
 from taxi_duration.gate import Verdict
 from taxi_duration.model import score_predictors

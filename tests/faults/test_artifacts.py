@@ -15,7 +15,7 @@ import pytest
 import skops.io
 
 from taxi_duration import ModelError, load_model
-from taxi_duration.disk import hash_file
+from taxi_duration.files import hash_file
 from taxi_duration.report import Report
 from taxi_duration.store import FILES, NEEDED, load_report, save_model, verify_model
 from taxi_duration.training import Training

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from taxi_duration import cache
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, StorageError, TransientSourceError
+from taxi_duration.files import hash_file
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.tlc import locate_month

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_duration.contract import CABS
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import DataError, InputError, SourceError
+from taxi_duration.files import hash_file
 from taxi_duration.month import Month
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import LocalOptions, check_key_prefix, read_options

@@ -13,7 +13,6 @@ from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
-from taxi_duration.disk import hash_file
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -21,6 +20,7 @@ from taxi_duration.errors import (
     SourceError,
     TransientSourceError,
 )
+from taxi_duration.files import hash_file
 from taxi_duration.month_file import MonthFile
 from taxi_duration.options import S3Options, read_options
 from taxi_duration.s3 import locate_month, upload_model
