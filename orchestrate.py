@@ -7,6 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
+from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.hooks import tell
 from taxi_duration.options import (
     Alpha,
@@ -25,7 +26,6 @@ from taxi_duration.options import (
 )
 from taxi_duration.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
-from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.turns import take_turn
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
+from taxi_duration.data.s3 import BucketMonths, upload_model
+from taxi_duration.data.s3_block import load_bucket
 from taxi_duration.files import check_writable
 from taxi_duration.hooks import tell
 from taxi_duration.options import (
@@ -28,8 +30,6 @@ from taxi_duration.options import (
 )
 from taxi_duration.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.plan import Plan, make_plan
-from taxi_duration.s3 import BucketMonths, upload_model
-from taxi_duration.s3_block import load_bucket
 from taxi_duration.settings import (
     TransferSettings,
     read_settings,

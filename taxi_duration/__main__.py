@@ -13,10 +13,10 @@ from taxi_duration import (
 )
 from taxi_duration.backfill_report import summarise
 from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
+from taxi_duration.data.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
 from taxi_duration.doctor import add_options, report
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.options import check_block_name
-from taxi_duration.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
 from taxi_duration.settings import AlertSettings, name_variable
 from taxi_duration.walk_forward import FLAGS, BackfillOptions
 

@@ -24,7 +24,8 @@ from taxi_duration import dead_runs, tracking
 from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
 from taxi_duration.backfill_run import log_backfill
 from taxi_duration.card import Remarks
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.hooks import tell
 from taxi_duration.model import DurationModel
@@ -66,7 +67,6 @@ from taxi_duration.tasks import (
     save_artifacts,
     train_regression,
 )
-from taxi_duration.tlc import LocalMonths, check_months
 from taxi_duration.turns import take_turn
 from taxi_duration.walk_forward import (
     BackfillOptions,

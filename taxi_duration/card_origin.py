@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taxi_duration.commands import list_commands
-from taxi_duration.funnel import find_limit
+from taxi_duration.data.funnel import find_limit
 from taxi_duration.markdown import make_list, make_table
 from taxi_duration.report import Report, has_synthetic_trips
 from taxi_duration.settings import Thresholds

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from prefect import get_run_logger, task
 
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import (
     ModelError,
     SourceError,
@@ -15,7 +16,6 @@ from taxi_duration.errors import (
 )
 from taxi_duration.features import FeatureSet
 from taxi_duration.gate import Opponent, Verdict, judge
-from taxi_duration.month_file import is_synthetic
 from taxi_duration.plan import Plan
 from taxi_duration.registry import (
     Champion,

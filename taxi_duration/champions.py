@@ -19,10 +19,10 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from taxi_duration.contract import DEFAULT_CAB, Cab
+from taxi_duration.data.contract import DEFAULT_CAB, Cab
+from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.model import DurationModel
-from taxi_duration.month_file import is_synthetic
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias
 from taxi_duration.tracking_uri import resolve_tracking_uri
 

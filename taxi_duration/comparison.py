@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.encoding import Floats
 from taxi_duration.features import Term
-from taxi_duration.funnel import RowFunnel
 from taxi_duration.model import DurationModel
 from taxi_duration.report import Report, read_versions
 from taxi_duration.reproduction import Recorded, Retrained, named_gaps

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from taxi_duration.contract import CABS, get_cab
+from taxi_duration.data.contract import CABS, get_cab
+from taxi_duration.data.s3_block import DEFAULT_BLOCK
 from taxi_duration.dead_runs import LOCAL_FLOW, S3_FLOW
 from taxi_duration.examination import Check, examine, render_json, render_line
 from taxi_duration.local_checks import check_disk, check_mlflow, check_versions
@@ -20,7 +21,6 @@ from taxi_duration.prefect_checks import (
     check_work_pool,
     check_worker,
 )
-from taxi_duration.s3_block import DEFAULT_BLOCK
 from taxi_duration.source_checks import check_block, check_bucket, check_newest_month
 from taxi_duration.version import CHECKOUT
 

@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.tseries.holiday import USFederalHolidayCalendar
 
-from taxi_duration.contract import LAST_ZONE
-from taxi_duration.trips import Trips
+from taxi_duration.data.contract import LAST_ZONE
+from taxi_duration.data.trips import Trips
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from taxi_duration.data.trips import MICROSECONDS_A_MINUTE, Trips
 from taxi_duration.encoding import PAIRS, ZONES, Codes, Floats, encode_pair
-from taxi_duration.trips import MICROSECONDS_A_MINUTE, Trips
 
 Keys = npt.NDArray[np.int64]
 

@@ -24,10 +24,10 @@ import mlflow
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import hide_credentials
-from taxi_duration.month import Month
-from taxi_duration.month_file import is_synthetic
 from taxi_duration.promotions import Event, Period, list_periods
 from taxi_duration.tracking import locate_page
 from taxi_duration.tracking_uri import resolve_tracking_uri

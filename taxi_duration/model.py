@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import reduce_trips
+from taxi_duration.data.trips import Trips, find_unusable, select_columns
 from taxi_duration.encoding import NUMBERS, ZONES, Floats, count_trips, encode_hour, encode_pair
 from taxi_duration.error_analysis import ErrorAnalysis
 from taxi_duration.errors import ModelError
 from taxi_duration.evaluation import Errors, Evaluation, Predict
 from taxi_duration.features import FeatureSet, fit_vectorizer, parse_term
-from taxi_duration.funnel import RowFunnel
-from taxi_duration.month import Month
-from taxi_duration.month_file import reduce_trips
 from taxi_duration.stability import Profile
-from taxi_duration.trips import Trips, find_unusable, select_columns
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LinearRegression, Ridge

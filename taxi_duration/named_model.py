@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from taxi_duration.champions import find_version
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.scoring import NamedModel
 from taxi_duration.store import load_model, load_report

@@ -13,10 +13,10 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
-from taxi_duration.contract import CABS, get_cab
+from taxi_duration.data.contract import CABS, get_cab
+from taxi_duration.data.month import FIRST_YEAR, Month
 from taxi_duration.errors import InputError
 from taxi_duration.features import FEATURE_SETS, FeatureSet, get_feature_set
-from taxi_duration.month import FIRST_YEAR, Month
 from taxi_duration.regression import check_alpha
 
 MOST_TRAIN_MONTHS = 120

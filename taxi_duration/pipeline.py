@@ -15,11 +15,11 @@ from prefect.runtime import flow_run
 from taxi_duration import dead_runs, tracking
 from taxi_duration.card import Remarks
 from taxi_duration.challenge import find_challenge, judge_candidate, promote_champion
+from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.error_analysis import CHAMPION, MODEL
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.files import check_writable
 from taxi_duration.gate import Verdict
-from taxi_duration.month_file import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.plan import Plan
 from taxi_duration.registry import Promotion, read_past
 from taxi_duration.report import Report, build_report, outline_report

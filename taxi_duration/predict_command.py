@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from taxi_duration.cli import add_flags
-from taxi_duration.month_file import MonthFile
+from taxi_duration.data.month_file import MonthFile
 from taxi_duration.named_model import load_named_model
 from taxi_duration.options import read_options
 from taxi_duration.progress import SCORING_KEY, show_progress

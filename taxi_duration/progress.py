@@ -26,8 +26,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from taxi_duration.month import Month
-from taxi_duration.transfer import Progress
+from taxi_duration.data.month import Month
+from taxi_duration.data.transfer import Progress
 from taxi_duration.walk_forward import BackfillPlan, Step, count_months
 
 DOWNLOAD_KEY, BACKFILL_KEY = "download-progress", "backfill-progress"

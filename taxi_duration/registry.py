@@ -21,7 +21,7 @@ from taxi_duration.champions import (
     name_command,
     read_number,
 )
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.history import History, Version, read_history, read_past
 from taxi_duration.ledger import Ledger

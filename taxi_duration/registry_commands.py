@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taxi_duration.champions import name_command
 from taxi_duration.cli import describe_mlflow_page, find_program
-from taxi_duration.contract import CABS, DEFAULT_CAB, Cab, get_cab
+from taxi_duration.data.contract import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
 from taxi_duration.promotions import BEGUN, DROPPED, SEEN, Event, Period, find_latest
 from taxi_duration.registry import History, Version, promote, read_history, rollback

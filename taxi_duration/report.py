@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
+from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.error_analysis import ErrorAnalysis
 from taxi_duration.evaluation import THE_SAME, Evaluation, compare_rmse
-from taxi_duration.funnel import RowFunnel
 from taxi_duration.gate import Verdict, describe_slices
 from taxi_duration.model import measure_minutes_per_mile
-from taxi_duration.month import Month
-from taxi_duration.month_file import is_synthetic
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile, Shift
 from taxi_duration.training import Training

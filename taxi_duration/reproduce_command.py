@@ -15,7 +15,7 @@ from taxi_duration.comparison import (
     find_other_versions,
     is_same_code,
 )
-from taxi_duration.month_file import MonthFile
+from taxi_duration.data.month_file import MonthFile
 from taxi_duration.options import LocalOptions
 from taxi_duration.recorded import find_training
 from taxi_duration.reproduction import Recipe, Recorded, retrain, verify_inputs

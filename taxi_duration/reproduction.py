@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from taxi_duration.contract import Cab, get_cab
+from taxi_duration.data.contract import Cab, get_cab
+from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import SYNTHETIC_PREFIX, MonthFile, check_unchanged
+from taxi_duration.data.tlc import LocalMonths
 from taxi_duration.errors import DataError, ModelError
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FeatureSet
 from taxi_duration.files import hash_file
-from taxi_duration.funnel import RowFunnel
 from taxi_duration.model import DurationModel, score_predictors
-from taxi_duration.month import Month
-from taxi_duration.month_file import SYNTHETIC_PREFIX, MonthFile, check_unchanged
 from taxi_duration.reduction import reduce_month
 from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
 from taxi_duration.tables import Tables
-from taxi_duration.tlc import LocalMonths
 from taxi_duration.training import Training, fit_window, sum_window
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from taxi_duration.data.trips import LONGEST_MINUTES, Trips
 from taxi_duration.encoding import PAIRS, ZONES, Codes, Floats, encode_pair, is_metered
-from taxi_duration.trips import LONGEST_MINUTES, Trips
 
 Counts = npt.NDArray[np.int64]
 

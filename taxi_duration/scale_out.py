@@ -17,12 +17,13 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier
+from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, RunnerError
 from taxi_duration.evaluation import Baselines
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model import DurationModel, score_predictors
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile, check_rows_against_earlier
 from taxi_duration.plan import Plan
 from taxi_duration.runners import name_import_errors, stopped
 from taxi_duration.settings import Thresholds
@@ -37,7 +38,6 @@ from taxi_duration.tasks import (
     download_month,
     validate,
 )
-from taxi_duration.transfer import Progress
 from taxi_duration.version import identify_code
 
 Result = TypeVar("Result")

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from taxi_duration.contract import (
+from taxi_duration.data.contract import (
     EARLIEST,
     FIRST_ZONE,
     LAST_ZONE,
@@ -25,6 +25,7 @@ from taxi_duration.contract import (
     MOST_MILES,
     Cab,
 )
+from taxi_duration.data.trips import Rows, Trips, clean_trips, select_columns
 from taxi_duration.encoding import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.evaluation import Errors, Evaluation
 from taxi_duration.files import flush_to_disk, stage
@@ -37,7 +38,6 @@ from taxi_duration.scoring_output import (
     make_schema,
     open_output,
 )
-from taxi_duration.trips import Rows, Trips, clean_trips, select_columns
 
 THREADS = min(4, os.cpu_count() or 1)
 """That predict, while one reads and writes."""

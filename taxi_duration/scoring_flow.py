@@ -10,11 +10,11 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from taxi_duration import dead_runs
-from taxi_duration.contract import Cab
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
 from taxi_duration.hooks import tell
 from taxi_duration.markdown import make_table
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
 from taxi_duration.named_model import load_named_model
 from taxi_duration.options import CabName, DataDirectory, Offline
 from taxi_duration.pipeline import read_flow_day

@@ -13,12 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from taxi_duration.contract import KINDS, MOST_NAMED, Cab, match_columns, shorten_name
+from taxi_duration.data.contract import KINDS, MOST_NAMED, Cab, match_columns, shorten_name
+from taxi_duration.data.footer import check_columns, name_damage, open_parquet
+from taxi_duration.data.month_file import convert_column, read_batches
+from taxi_duration.data.trips import Trips
 from taxi_duration.errors import DataError, InputError
-from taxi_duration.footer import check_columns, name_damage, open_parquet
-from taxi_duration.month_file import convert_column, read_batches
 from taxi_duration.text_columns import TextColumns
-from taxi_duration.trips import Trips
 
 PARQUET, CSV = ".parquet", ".csv"
 SUFFIXES = (PARQUET, CSV)

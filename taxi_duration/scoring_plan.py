@@ -13,16 +13,16 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from taxi_duration.contract import Cab, check_month, get_cab
+from taxi_duration.data.contract import Cab, check_month, get_cab
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import InputError
 from taxi_duration.files import check_writable
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
 from taxi_duration.options import CabName, DataDirectory, Offline, check_path
 from taxi_duration.scoring import NamedModel, Progress, Tally, score_trips
 from taxi_duration.scoring_input import check_input
 from taxi_duration.scoring_output import check_apart, check_output
-from taxi_duration.tlc import LocalMonths, check_months
 
 
 def _read_model_name(value: object) -> str:

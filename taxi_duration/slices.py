@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from taxi_duration.data.trips import Trips
+from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
 from taxi_duration.encoding import (
     MICROSECONDS_IN_HOUR,
     Codes,
     encode_pickup_zone,
     is_metered,
 )
-from taxi_duration.trips import Trips
-from taxi_duration.zones import BOROUGH_OF_ZONE, BOROUGHS
 
 HOUR_BANDS = {
     "night, 0 to 5": range(6),

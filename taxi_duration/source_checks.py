@@ -20,9 +20,14 @@ from botocore.exceptions import (
 )
 from prefect_aws import S3Bucket
 
-from taxi_duration.cache import find_month
 from taxi_duration.cli import find_program
-from taxi_duration.contract import Cab
+from taxi_duration.data.cache import find_month
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.s3 import make_key
+from taxi_duration.data.s3_block import BUCKET_VARIABLE, load_bucket
+from taxi_duration.data.s3_errors import named_errors, read_status
+from taxi_duration.data.tlc import Tlc
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -30,13 +35,8 @@ from taxi_duration.errors import (
     TransientSourceError,
 )
 from taxi_duration.examination import CheckError, split_remedy
-from taxi_duration.month import Month, newest_published
 from taxi_duration.prefect_checks import name_server_faults
-from taxi_duration.s3 import make_key
-from taxi_duration.s3_block import BUCKET_VARIABLE, load_bucket
-from taxi_duration.s3_errors import named_errors, read_status
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings
-from taxi_duration.tlc import Tlc
 
 IMPATIENCE = {"connect_timeout": 4, "read_timeout": 4, "retries": {"total_max_attempts": 1}}
 

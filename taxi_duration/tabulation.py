@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
+from taxi_duration.data.trips import Trips
 from taxi_duration.encoding import (
     DAYS,
     HOURS,
@@ -26,7 +27,6 @@ from taxi_duration.encoding import (
 )
 from taxi_duration.features import FeatureSet
 from taxi_duration.tables import Layout, Tables, count_codes
-from taxi_duration.trips import Trips
 
 FIRST_LATE_DAY = 25
 """The last week of most months, counted apart, so that alpha can be chosen on it."""

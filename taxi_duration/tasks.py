@@ -23,20 +23,21 @@ from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
 from taxi_duration.card import Remarks, render_markdown
-from taxi_duration.contract import Cab
-from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation import Baselines, Evaluation, ZonePairMedians
-from taxi_duration.features import FeatureSet
-from taxi_duration.funnel import RowFunnel
-from taxi_duration.model import DurationModel, score_predictors
-from taxi_duration.month import Month
-from taxi_duration.month_file import (
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import (
     MonthFile,
     check_funnel,
     check_unchanged,
     find_drift,
 )
+from taxi_duration.data.transfer import Progress
+from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
+from taxi_duration.errors import TransientSourceError
+from taxi_duration.evaluation import Baselines, Evaluation, ZonePairMedians
+from taxi_duration.features import FeatureSet
+from taxi_duration.model import DurationModel, score_predictors
 from taxi_duration.progress import show_progress
 from taxi_duration.reduction import load_sums, recall_month
 from taxi_duration.registry import Champion
@@ -47,7 +48,6 @@ from taxi_duration.store import save_model
 from taxi_duration.tables import Tables
 from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.training import Training, Window, fit_window, sum_window
-from taxi_duration.transfer import Progress
 
 Locate = Callable[[Month, Progress | None], MonthFile]
 """Brings a month to the local disk, and reports the bytes that arrive if it is told to whom."""

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from taxi_duration.contract import KINDS, TIME, shorten_name
+from taxi_duration.data.contract import KINDS, TIME, shorten_name
+from taxi_duration.data.month_file import convert_column
 from taxi_duration.errors import DataError
-from taxi_duration.month_file import convert_column
 
 NAIVE_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?$"
 """A time as the TLC writes them, without a zone."""

@@ -13,10 +13,10 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from taxi_duration.data.month_file import LANES
 from taxi_duration.errors import InputError
 from taxi_duration.features import FeatureSet, get_feature_set
 from taxi_duration.model import DurationModel
-from taxi_duration.month_file import LANES
 from taxi_duration.reduction import recall_month, reduce_month
 from taxi_duration.regression import NormalEquations, Sums, check_alpha
 from taxi_duration.settings import Thresholds, read_settings

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 
 
 def write_month(

@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
 from taxi_duration.model import DurationModel
 from taxi_duration.report import Report
 from taxi_duration.store import save_model

@@ -7,9 +7,9 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from scipy import linalg
 
+from taxi_duration.data.trips import Trips
 from taxi_duration.encoding import NUMBERS
 from taxi_duration.features import ABSORBED_LEVEL, SPLIT_PAIR, FeatureSet
-from taxi_duration.trips import Trips
 
 Floats = npt.NDArray[np.float64]
 

@@ -27,8 +27,8 @@ from prefect.client.schemas.objects import Artifact, FlowRun
 from taxi_duration.backfill import backfill
 from taxi_duration.backfill_report import ARTIFACT_KEY
 from taxi_duration.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
+from taxi_duration.data.month import Month
 from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
-from taxi_duration.month import Month
 from taxi_duration.progress import BACKFILL_KEY
 from taxi_duration.store import load_model
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL

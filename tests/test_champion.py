@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 
 from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.backfill import find_champion
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
 from taxi_duration.mlflow_store import hold_store
 from taxi_duration.registry import load_champion
 from taxi_duration.store import save_model

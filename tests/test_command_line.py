@@ -21,7 +21,7 @@ import orchestrate
 import orchestrate_s3
 from taxi_duration.__main__ import main as create_s3_blocks
 from taxi_duration.cli import run_from_command_line
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 from tests.conftest import REPOSITORY
 from tests.months import SAMPLE, write_month, write_months
 from tests.servers import find_free_port, make_environment

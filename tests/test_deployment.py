@@ -25,7 +25,7 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
 
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 from taxi_duration.report import Report
 from tests.buckets import S3Server
 from tests.conftest import connected_to

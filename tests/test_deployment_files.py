@@ -19,7 +19,7 @@ from prefect.server.schemas.schedules import SCHEDULE_TYPES
 from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 from taxi_duration.options import LocalOptions
 from taxi_duration.plan import make_plan
 from tests.conftest import REPOSITORY

@@ -32,14 +32,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from taxi_duration import doctor, mlflow_store
 from taxi_duration.__main__ import main
+from taxi_duration.data.month import newest_published
+from taxi_duration.data.s3_block import create_blocks
 from taxi_duration.doctor import Setup, make_checks
 from taxi_duration.errors import InputError
 from taxi_duration.examination import Check, CheckError, Finding, examine
 from taxi_duration.local_checks import check_disk
 from taxi_duration.mlflow_store import hold_store
-from taxi_duration.month import newest_published
 from taxi_duration.requirements import find_misfits, read_requirements
-from taxi_duration.s3_block import create_blocks
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.test_mlflow import unprivileged

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
+from taxi_duration.data.trips import Trips
 from taxi_duration.evaluation import (
     Baselines,
     Errors,
@@ -13,7 +14,6 @@ from taxi_duration.evaluation import (
     make_keys,
     score,
 )
-from taxi_duration.trips import Trips
 from tests.strategies import Floats, clean_trips, take
 
 minutes = st.lists(st.floats(1, 60), min_size=1, max_size=50)

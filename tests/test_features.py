@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from pandas.tseries.holiday import USFederalHolidayCalendar
 from sklearn.feature_extraction import DictVectorizer
 
+from taxi_duration.data.trips import Trips
 from taxi_duration.encoding import (
     NUMBERS,
     UNMETERED,
@@ -23,7 +24,6 @@ from taxi_duration.features import (
     get_feature_set,
     make_records,
 )
-from taxi_duration.trips import Trips
 from tests.strategies import clean_trips, feature_sets
 
 any_features = st.one_of(st.sampled_from(list(FEATURE_SETS.values())), feature_sets())

@@ -16,7 +16,7 @@ from prefect.states import Scheduled
 from orchestrate import main_flow
 from orchestrate_s3 import main_flow_s3
 from taxi_duration import train_model
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 from taxi_duration.options import LocalOptions, S3Options, TrainingOptions
 from taxi_duration.pipeline import TrainedRun, read_flow_day
 from taxi_duration.plan import make_plan

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taxi_duration.data.trips import Trips
 from taxi_duration.error_analysis import (
     BLOCKS,
     CHAMPION,
@@ -26,7 +27,6 @@ from taxi_duration.gate import (
     resample,
 )
 from taxi_duration.settings import GateSettings, read_settings
-from taxi_duration.trips import Trips
 from tests.strategies import Floats, clean_trips, deal, make_trips, take
 
 MONTH = "2023-02"

@@ -16,11 +16,11 @@ import pandas as pd
 import pytest
 
 from taxi_duration import challenge, load_model, tasks
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.month import Month
 from taxi_duration.gate import Opponent, judge
 from taxi_duration.mlflow_store import MODEL_ID
 from taxi_duration.model import score_predictors
-from taxi_duration.month import Month
 from taxi_duration.settings import GateSettings
 from taxi_duration.tracking import REGISTERED_MODEL
 from tests.conftest import connected_to

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taxi_duration.data.month import Month, newest_published
 from taxi_duration.errors import InputError
-from taxi_duration.month import Month, newest_published
 
 months = st.builds(Month, st.integers(2020, 2100), st.integers(1, 12))
 

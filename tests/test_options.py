@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.month import Month
+from taxi_duration.data.tlc import check_months
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.files import check_writable
-from taxi_duration.month import Month
 from taxi_duration.options import LocalOptions, S3Options, read_options
 from taxi_duration.plan import make_plan
-from taxi_duration.tlc import check_months
 
 TODAY = date(2023, 6, 15)
 

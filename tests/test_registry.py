@@ -7,8 +7,8 @@ import mlflow
 import pytest
 
 from taxi_duration import InputError, ModelError, SourceError, ledger
+from taxi_duration.data.month import Month
 from taxi_duration.mlflow_run import collect_verdict
-from taxi_duration.month import Month
 from taxi_duration.promotions import Period
 from taxi_duration.registry import (
     find_version,

@@ -11,6 +11,9 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils.extmath import safe_sparse_dot
 
 from taxi_duration import train_model
+from taxi_duration.data.month_file import read_trips
+from taxi_duration.data.trips import Trips
+from taxi_duration.data.trips import clean_trips as clean
 from taxi_duration.features import (
     FEATURE_SETS,
     FeatureSet,
@@ -18,11 +21,8 @@ from taxi_duration.features import (
     fit_vectorizer,
     make_records,
 )
-from taxi_duration.month_file import read_trips
 from taxi_duration.regression import Coefficients, NormalEquations, Sums
 from taxi_duration.tabulation import tabulate
-from taxi_duration.trips import Trips
-from taxi_duration.trips import clean_trips as clean
 from tests.strategies import Floats, clean_trips, deal, make_trips, solve_densely
 
 Rows = tuple[sparse.csr_matrix, Floats, np.ndarray]

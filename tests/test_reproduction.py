@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from taxi_duration import store
 from taxi_duration.comparison import TOLERANCE, compare
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.evaluation import Evaluation
 from taxi_duration.features import FEATURE_SETS
 from taxi_duration.files import hash_file
-from taxi_duration.funnel import RowFunnel
 from taxi_duration.mlflow_store import EXPERIMENT
 from taxi_duration.model import DurationModel
 from taxi_duration.report import Report

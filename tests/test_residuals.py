@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from taxi_duration.data.trips import Trips
 from taxi_duration.residuals import LARGEST, Residuals
-from taxi_duration.trips import Trips
 from tests.strategies import Floats, clean_trips, deal, make_trips, take
 
 

@@ -10,13 +10,13 @@ from prefect_aws import S3Bucket
 
 from taxi_duration import load_model
 from taxi_duration.__main__ import main
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.s3 import locate_month
+from taxi_duration.data.s3_block import check_block, create_blocks, load_bucket
 from taxi_duration.errors import InputError
 from taxi_duration.files import hash_file
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
-from taxi_duration.s3 import locate_month
-from taxi_duration.s3_block import check_block, create_blocks, load_bucket
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.conftest import connected_to
 from tests.faults.downloads import list_names

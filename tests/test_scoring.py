@@ -30,7 +30,7 @@ from taxi_duration import (
     load_model,
     train_model,
 )
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
 from taxi_duration.mlflow_store import hold_store
 from taxi_duration.named_model import load_named_model
 from taxi_duration.scoring import NamedModel, Tally, find_seen, map_in_order, score_trips
@@ -171,7 +171,7 @@ def test_every_row_has_its_prediction(
     source = write(tmp_path / "trips.parquet", trips, row_group_size=row_group)
     text = write(tmp_path / "trips.csv", trips)
     with (
-        mock.patch("taxi_duration.month_file.CHUNK_ROWS", chunk),
+        mock.patch("taxi_duration.data.month_file.CHUNK_ROWS", chunk),
         mock.patch("taxi_duration.scoring_output.ROWS_A_GROUP", row_group),
     ):
         tally = score_trips(named, source, tmp_path / "out.parquet")
@@ -291,7 +291,7 @@ def test_an_id_column_is_passed_through(
 ) -> None:
     trips = pa.Table.from_pandas(make_trips()).append_column("trip id", ids)
     pq.write_table(trips, tmp_path / "trips.parquet")
-    with mock.patch("taxi_duration.month_file.CHUNK_ROWS", 4):
+    with mock.patch("taxi_duration.data.month_file.CHUNK_ROWS", 4):
         for name in ("out.parquet", "out.csv"):
             output = tmp_path / name
             score_trips(extended, tmp_path / "trips.parquet", output, id_column="trip id")
@@ -454,7 +454,7 @@ def test_the_output_says_what_it_is_made_of(extended: NamedModel, tmp_path: Path
 def test_row_groups_have_one_size_however_the_rows_come(
     extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_duration.month_file.CHUNK_ROWS", 700)
+    monkeypatch.setattr("taxi_duration.data.month_file.CHUNK_ROWS", 700)
     monkeypatch.setattr("taxi_duration.scoring_output.ROWS_A_GROUP", 5000)
     tally = score_trips(extended, JANUARY, tmp_path / "out.parquet")
     metadata = pq.read_metadata(tmp_path / "out.parquet")
@@ -605,8 +605,8 @@ def test_a_link_stays_and_what_it_leads_to_is_written(extended: NamedModel, tmp_
 def test_files_larger_than_a_month_are_read(
     extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_duration.footer.MAX_ROWS", 1)
-    monkeypatch.setattr("taxi_duration.footer.MAX_ROW_GROUPS", 0)
+    monkeypatch.setattr("taxi_duration.data.footer.MAX_ROWS", 1)
+    monkeypatch.setattr("taxi_duration.data.footer.MAX_ROW_GROUPS", 0)
     assert score_trips(extended, JANUARY, tmp_path / "out.parquet").rows == 19_600
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 from hypothesis import given
 
+from taxi_duration.data.trips import Trips
+from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
 from taxi_duration.slices import SLICES, find_slices
-from taxi_duration.trips import Trips
-from taxi_duration.zones import BOROUGH_OF_ZONE, BOROUGHS
 from tests.strategies import clean_trips
 
 

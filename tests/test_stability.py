@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_duration import InputError
+from taxi_duration.data.month_file import read_trips
+from taxi_duration.data.trips import Trips, clean_trips
 from taxi_duration.encoding import ZONES
-from taxi_duration.month_file import read_trips
 from taxi_duration.settings import StabilityLimits, read_settings
 from taxi_duration.stability import (
     DURATION_BINS,
@@ -20,7 +21,6 @@ from taxi_duration.stability import (
     measure_psi,
     warn_of_shifts,
 )
-from taxi_duration.trips import Trips, clean_trips
 from tests.strategies import clean_trips as trips_of
 from tests.strategies import deal
 

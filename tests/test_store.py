@@ -10,9 +10,9 @@ import pytest
 import skops.io
 
 from taxi_duration import ModelError, load_model, store
+from taxi_duration.data.month_file import read_trips
 from taxi_duration.features import FEATURE_SETS
 from taxi_duration.files import hash_file
-from taxi_duration.month_file import read_trips
 from taxi_duration.store import load_report, save_model
 from taxi_duration.training import Training
 from tests.months import FEBRUARY, JANUARY

@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.feature_extraction import DictVectorizer
 
+from taxi_duration.data.month_file import read_trips
+from taxi_duration.data.trips import Trips
+from taxi_duration.data.trips import clean_trips as clean
 from taxi_duration.encoding import PAIRS
 from taxi_duration.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
-from taxi_duration.month_file import read_trips
 from taxi_duration.regression import NormalEquations, Sums
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import is_late, tabulate
-from taxi_duration.trips import Trips
-from taxi_duration.trips import clean_trips as clean
 from tests.months import JANUARY
 from tests.strategies import clean_trips, deal, feature_sets, make_trips, take
 

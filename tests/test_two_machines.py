@@ -24,7 +24,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 from tests.buckets import SECRET, S3Server, serve_s3
 from tests.conftest import REPOSITORY
 from tests.deployments import (

@@ -19,11 +19,11 @@ from unittest import mock
 import filelock
 import pytest
 
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import TaxiDurationError
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
-from taxi_duration.tlc import locate_month
 from tests.faults.forks import kill_at
 
 GREEN = CABS["green"]

@@ -17,7 +17,7 @@ import mlflow.models
 from mlflow import MlflowClient
 
 from taxi_duration import mlflow_store
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
 from taxi_duration.store import load_report, save_model
 from taxi_duration.tracking import log_training
 from tests.faults.forks import kill_at, run_forked

@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_duration import DataError, InputError, train_model
-from taxi_duration.contract import CABS, describe_drift
-from taxi_duration.features import FEATURE_SETS
-from taxi_duration.funnel import LIMITS, RowFunnel, check_row_count
-from taxi_duration.month import Month
-from taxi_duration.month_file import (
+from taxi_duration.data.contract import CABS, describe_drift
+from taxi_duration.data.funnel import LIMITS, RowFunnel, check_row_count
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import (
     check_footer,
     check_rows_against_earlier,
     find_drift,
     reduce_trips,
 )
+from taxi_duration.features import FEATURE_SETS
 from taxi_duration.reduction import recall_month, reduce_month
 from taxi_duration.settings import Thresholds, read_settings
 from tests.months import FEBRUARY, JANUARY, MARCH, write_month, write_months

@@ -9,10 +9,10 @@ from typing import cast
 
 import pytest
 
+from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import SourceError, TransientSourceError
 from taxi_duration.files import hash_file
-from taxi_duration.month import Month, newest_published
-from taxi_duration.tlc import locate_month
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, locate, refuse
 from tests.web import (
     Answer,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from taxi_duration.data.month_file import MonthFile
 from taxi_duration.errors import DataError, StorageError
 from taxi_duration.files import LOCK_FILE, STAGED_SUFFIX, hash_file
-from taxi_duration.month_file import MonthFile
 from tests.faults.downloads import (
     FILE,
     JANUARY,

@@ -8,14 +8,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import (
     DataError,
     InputError,
     SourceError,
     StorageError,
 )
-from taxi_duration.tlc import locate_month
 from tests.faults.downloads import FILE, JANUARY, list_names, refuse
 from tests.web import (
     PAGE,
@@ -86,7 +86,7 @@ def test_encoded_body_is_refused_unread(
     tlc: Tlc, month: bytes, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tlc.always = send_encoded
-    monkeypatch.setattr("taxi_duration.transfer.Transfer.receive", pytest.fail)
+    monkeypatch.setattr("taxi_duration.data.transfer.Transfer.receive", pytest.fail)
     message = "sent a body encoded as gzip, which was not asked for: check TAXI_DURATION_TLC_URL"
     refuse(data, SourceError, message)
 

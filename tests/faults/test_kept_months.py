@@ -11,12 +11,12 @@ import filelock
 import pandas as pd
 import pytest
 
-from taxi_duration import cache
+from taxi_duration.data import cache
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, StorageError, TransientSourceError
 from taxi_duration.files import hash_file
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
-from taxi_duration.tlc import locate_month
 from tests.faults.downloads import FILE, GREEN, SIDECAR, list_names, locate, refuse
 from tests.months import write_month
 from tests.web import (

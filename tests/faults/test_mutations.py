@@ -10,14 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taxi_duration.contract import CABS
+from taxi_duration.data.contract import CABS
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
 from taxi_duration.options import LocalOptions, check_key_prefix, read_options
 from taxi_duration.plan import make_plan
-from taxi_duration.tlc import locate_month
 from tests.faults.downloads import FILE, GREEN, SIDECAR, list_names, locate
 from tests.web import Tlc
 

@@ -17,12 +17,12 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
 
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.tlc import locate_month
 from taxi_duration.progress import DOWNLOAD_KEY, SCORING_KEY, show_progress
 from taxi_duration.scoring import NamedModel, score_trips
 from taxi_duration.tasks import download_month
-from taxi_duration.tlc import locate_month
 from tests.faults.downloads import GREEN, JANUARY, locate
 from tests.months import JANUARY as SAMPLE_JANUARY
 from tests.trained import train_on

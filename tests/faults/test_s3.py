@@ -13,6 +13,9 @@ from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.s3 import locate_month, upload_model
+from taxi_duration.data.s3_block import CLIENT_CONFIG
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -21,10 +24,7 @@ from taxi_duration.errors import (
     TransientSourceError,
 )
 from taxi_duration.files import hash_file
-from taxi_duration.month_file import MonthFile
 from taxi_duration.options import S3Options, read_options
-from taxi_duration.s3 import locate_month, upload_model
-from taxi_duration.s3_block import CLIENT_CONFIG
 from taxi_duration.store import FILES, MODEL_FORMAT, verify_model, write_json
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start

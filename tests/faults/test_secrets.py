@@ -15,7 +15,7 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
 from tests.buckets import SECRET, S3Server
 from tests.conftest import REPOSITORY
 from tests.months import SAMPLE

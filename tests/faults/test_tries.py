@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from prefect import flow
 
+from taxi_duration.data.month_file import MonthFile
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.files import hash_file
-from taxi_duration.month_file import MonthFile
 from taxi_duration.tasks import download_month
 from tests.conftest import connected_to
 from tests.faults.downloads import FILE, JANUARY, SIDECAR, list_names, locate

@@ -19,18 +19,18 @@ import httpx
 from botocore.exceptions import ClientError
 from prefect_aws import S3Bucket
 
-from taxi_duration.cache import Delivery, Sidecar, obtain_month
-from taxi_duration.contract import Cab
+from taxi_duration.data.cache import Delivery, Sidecar, obtain_month
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.month import Month
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.s3_block import load_bucket
+from taxi_duration.data.s3_errors import named_errors, read_status
+from taxi_duration.data.transfer import Progress, Transfer, read_as_it_comes
 from taxi_duration.errors import ModelError, TransientSourceError
 from taxi_duration.files import stage
-from taxi_duration.month import Month
-from taxi_duration.month_file import MonthFile
 from taxi_duration.options import check_key_prefix
-from taxi_duration.s3_block import load_bucket
-from taxi_duration.s3_errors import named_errors, read_status
 from taxi_duration.settings import TransferSettings, read_settings
 from taxi_duration.store import FILES, MANIFEST_FILE, verify_model
-from taxi_duration.transfer import Progress, Transfer, read_as_it_comes
 
 POINTER_FILE = "latest.json"
 """Names the model of a cab type that was uploaded last, and its manifest's sha256."""

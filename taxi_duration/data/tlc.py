@@ -13,8 +13,11 @@ from pathlib import Path
 
 import httpx
 
-from taxi_duration.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
-from taxi_duration.contract import Cab
+from taxi_duration.data.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
+from taxi_duration.data.contract import Cab
+from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.month_file import MonthFile, check_footer
+from taxi_duration.data.transfer import Progress, Transfer, shut_at_deadline
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -23,10 +26,7 @@ from taxi_duration.errors import (
     hide_credentials,
 )
 from taxi_duration.files import check_directory, check_writable
-from taxi_duration.month import Month, newest_published
-from taxi_duration.month_file import MonthFile, check_footer
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings
-from taxi_duration.transfer import Progress, Transfer, shut_at_deadline
 
 TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 MOST_REDIRECTS = 3

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from taxi_duration.data.month import Month
 from taxi_duration.errors import DataError, InputError
-from taxi_duration.month import Month
 
 FIRST_ZONE, LAST_ZONE = 1, 265
 """How zones are numbered (TLC taxi zone lookup table)."""

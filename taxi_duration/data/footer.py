@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_duration.contract import KINDS, TIME, Cab, match_columns
+from taxi_duration.data.contract import KINDS, TIME, Cab, match_columns
 from taxi_duration.errors import DataError
 
 MAX_ROWS = 30_000_000

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from taxi_duration.contract import CABS, KINDS, TIME, ZONE, Cab, describe_drift
+from taxi_duration.data.contract import CABS, KINDS, TIME, ZONE, Cab, describe_drift
+from taxi_duration.data.footer import FETCH_AGAIN, check_columns, name_damage, open_parquet
+from taxi_duration.data.funnel import RowFunnel, check_row_count
+from taxi_duration.data.month import Month
+from taxi_duration.data.trips import Raw, Trips, clean_trips
 from taxi_duration.errors import DataError
 from taxi_duration.files import hash_file
-from taxi_duration.footer import FETCH_AGAIN, check_columns, name_damage, open_parquet
-from taxi_duration.funnel import RowFunnel, check_row_count
-from taxi_duration.month import Month
 from taxi_duration.settings import Thresholds
-from taxi_duration.trips import Raw, Trips, clean_trips
 
 CHUNK_ROWS = 1 << 16
 LANES = 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.contract import LAST_ZONE
+from taxi_duration.data.contract import LAST_ZONE
 
 ELSEWHERE = "elsewhere"
 """Newark airport, what lies outside the city, and zones that are unknown."""

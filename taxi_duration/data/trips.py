@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxi_duration.contract import (
+from taxi_duration.data.contract import (
     EARLIEST,
     FIRST_ZONE,
     KINDS,
@@ -22,8 +22,7 @@ from taxi_duration.contract import (
     ZONE,
     match_columns,
 )
-from taxi_duration.errors import DataError
-from taxi_duration.funnel import (
+from taxi_duration.data.funnel import (
     ENDS_TOO_SOON,
     NO_SUCH_ZONE,
     OUTSIDE_HOUR,
@@ -31,7 +30,8 @@ from taxi_duration.funnel import (
     ZONE_MISSING,
     RowFunnel,
 )
-from taxi_duration.month import Month
+from taxi_duration.data.month import Month
+from taxi_duration.errors import DataError
 
 SHORTEST_MINUTES, LONGEST_MINUTES = 1.0, 60.0
 """Trips from one minute to one hour are kept, both ends included (the course's rule)."""

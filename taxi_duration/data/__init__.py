@@ -1,0 +1,1 @@
+"""A month of trips, from its source to clean arrays."""
