@@ -20,7 +20,7 @@ from scipy import sparse
 from taxi_duration.data.trips import Trips
 from taxi_duration.encoding import LEVELS, NUMBERS, Level, Number, count_trips
 from taxi_duration.errors import InputError
-from taxi_duration.regression import check_alpha
+from taxi_duration.regression.regression import check_alpha
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction import DictVectorizer

@@ -77,7 +77,7 @@ class DurationModel:
         """
         from sklearn.pipeline import Pipeline
 
-        from taxi_duration.estimator import assemble_regression
+        from taxi_duration.regression.estimator import assemble_regression
 
         by_name: dict[str, float] = {}
         for term in self.features.parsed:

@@ -18,7 +18,7 @@ from taxi_duration.errors import InputError
 from taxi_duration.features import FeatureSet, get_feature_set
 from taxi_duration.model import DurationModel
 from taxi_duration.reduction import recall_month, reduce_month
-from taxi_duration.regression import NormalEquations, Sums, check_alpha
+from taxi_duration.regression.regression import NormalEquations, Sums, check_alpha
 from taxi_duration.settings import Thresholds, read_settings
 from taxi_duration.tables import Layout, Tables
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils.estimator_checks import check_estimator
 
 from taxi_duration.errors import InputError
-from taxi_duration.estimator import ExactRegression
+from taxi_duration.regression.estimator import ExactRegression
 from tests.strategies import Floats, solve_densely
 
 seeds = st.integers(0, 2**32 - 1)

@@ -21,7 +21,7 @@ from taxi_duration.features import (
     fit_vectorizer,
     make_records,
 )
-from taxi_duration.regression import Coefficients, NormalEquations, Sums
+from taxi_duration.regression.regression import Coefficients, NormalEquations, Sums
 from taxi_duration.tabulation import tabulate
 from tests.strategies import Floats, clean_trips, deal, make_trips, solve_densely
 

@@ -14,7 +14,7 @@ from taxi_duration.data.trips import Trips
 from taxi_duration.data.trips import clean_trips as clean
 from taxi_duration.encoding import PAIRS
 from taxi_duration.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
-from taxi_duration.regression import NormalEquations, Sums
+from taxi_duration.regression.regression import NormalEquations, Sums
 from taxi_duration.tables import Layout, Tables
 from taxi_duration.tabulation import is_late, tabulate
 from tests.months import JANUARY

@@ -1,0 +1,1 @@
+"""Exact linear regression from additive sums; no taxi in it."""
