@@ -18,7 +18,7 @@ from benchmarks.tables import Part, count, render_table
 if TYPE_CHECKING:
     from taxi_duration.data.contract import Cab
     from taxi_duration.data.month import Month
-    from taxi_duration.training import Training, Window
+    from taxi_duration.model.training import Training, Window
 
 FEATURES = "extended"
 REDUCED, AGAIN, SOLVED, VALIDATED = (
@@ -171,24 +171,24 @@ def make_stage(
 
 def reduce(path: Path, sums: Path, cab: Cab, month: Month) -> None:
     """Reduce a month as `clean-trips` does, or find its sums."""
-    from taxi_duration.features import get_feature_set
-    from taxi_duration.reduction import recall_month
+    from taxi_duration.model.features import get_feature_set
+    from taxi_duration.model.reduction import recall_month
 
     recall_month(sums, path, get_feature_set(FEATURES), cab, month, with_medians=True)
 
 
 def solve(kept: list[Path]) -> Training:
     """Add kept sums up and fit the window, as `build-features` and `train-regression` do."""
-    from taxi_duration.training import fit_window
+    from taxi_duration.model.training import fit_window
 
     return fit_window(add_up(kept))
 
 
 def add_up(kept: list[Path]) -> Window:
     """A window of kept sums."""
-    from taxi_duration.features import get_feature_set
-    from taxi_duration.reduction import load_sums
-    from taxi_duration.training import sum_window
+    from taxi_duration.model.features import get_feature_set
+    from taxi_duration.model.reduction import load_sums
+    from taxi_duration.model.training import sum_window
 
     features = get_feature_set(FEATURES)
     return sum_window(
@@ -202,10 +202,10 @@ def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], objec
     The model is fitted to a few trips: another would take as long, and leave a higher peak.
     """
     from taxi_duration.evaluation import Baselines
-    from taxi_duration.features import get_feature_set
-    from taxi_duration.model import score_predictors
-    from taxi_duration.reduction import reduce_month
-    from taxi_duration.training import fit_window, sum_window
+    from taxi_duration.model.features import get_feature_set
+    from taxi_duration.model.model import score_predictors
+    from taxi_duration.model.reduction import reduce_month
+    from taxi_duration.model.training import fit_window, sum_window
 
     with tempfile.TemporaryDirectory() as scratch:
         few = write_few_trips(Path(scratch))

@@ -10,10 +10,10 @@ from taxi_duration.errors import (
     TransientSourceError,
 )
 from taxi_duration.evaluation import Evaluation
-from taxi_duration.features import FEATURE_SETS, FeatureSet
-from taxi_duration.model import DurationModel
-from taxi_duration.store import load_model
-from taxi_duration.training import train_model
+from taxi_duration.model.features import FEATURE_SETS, FeatureSet
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.store import load_model
+from taxi_duration.model.training import train_model
 
 __all__ = [
     "FEATURE_SETS",

@@ -22,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from taxi_duration.data.contract import DEFAULT_CAB, Cab
 from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import InputError, ModelError, hide_credentials
-from taxi_duration.model import DurationModel
+from taxi_duration.model.model import DurationModel
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias
 from taxi_duration.tracking_uri import resolve_tracking_uri
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from taxi_duration.data.funnel import RowFunnel
-from taxi_duration.encoding import Floats
-from taxi_duration.features import Term
-from taxi_duration.model import DurationModel
+from taxi_duration.model.encoding import Floats
+from taxi_duration.model.features import Term
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.store import locate_model
+from taxi_duration.model.training import Training
 from taxi_duration.report import Report, read_versions
 from taxi_duration.reproduction import Recorded, Retrained, named_gaps
-from taxi_duration.store import locate_model
-from taxi_duration.training import Training
 
 TOLERANCE = 1e-9
 

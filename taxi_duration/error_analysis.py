@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from taxi_duration.data.trips import Trips
-from taxi_duration.encoding import Codes, Floats
 from taxi_duration.evaluation import GroupErrors, make_keys
+from taxi_duration.model.encoding import Codes, Floats
 from taxi_duration.residuals import Residuals
 from taxi_duration.slices import SLICES, find_slices
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from taxi_duration.encoding import Floats
 from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.evaluation import Evaluation, GroupErrors
+from taxi_duration.model.encoding import Floats
 from taxi_duration.settings import GateSettings, name_variable
 from taxi_duration.slices import SLICES
 

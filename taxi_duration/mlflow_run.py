@@ -25,13 +25,16 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.trips import Trips
 from taxi_duration.errors import ModelError, hide_credentials
-from taxi_duration.model import DurationModel
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.store import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.processes import describe_process
 from taxi_duration.report import Report, collect_gate_figures, collect_metrics
-from taxi_duration.store import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.version import PACKAGE
 
-TRUSTED_TYPES = ["taxi_duration.model.DurationModel", "taxi_duration.features.FeatureSet"]
+TRUSTED_TYPES = [
+    "taxi_duration.model.model.DurationModel",
+    "taxi_duration.model.features.FeatureSet",
+]
 """Types of ours in the logged model; everything else in it is scikit-learn's or NumPy's."""
 
 HASHED = "sha256."

@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, Vali
 from taxi_duration.data.contract import CABS, get_cab
 from taxi_duration.data.month import FIRST_YEAR, Month
 from taxi_duration.errors import InputError
-from taxi_duration.features import FEATURE_SETS, FeatureSet, get_feature_set
+from taxi_duration.model.features import FEATURE_SETS, FeatureSet, get_feature_set
 from taxi_duration.regression.regression import check_alpha
 
 MOST_TRAIN_MONTHS = 120

@@ -20,6 +20,8 @@ from taxi_duration.error_analysis import CHAMPION, MODEL
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.files import check_writable
 from taxi_duration.gate import Verdict
+from taxi_duration.model.store import identify_model, load_report
+from taxi_duration.model.training import Training
 from taxi_duration.plan import Plan
 from taxi_duration.registry import Promotion, read_past
 from taxi_duration.report import Report, build_report, outline_report
@@ -33,7 +35,6 @@ from taxi_duration.settings import (
     read_settings,
 )
 from taxi_duration.stability import compare_months, warn_of_shifts
-from taxi_duration.store import identify_model, load_report
 from taxi_duration.tasks import (
     CleanMonth,
     Locate,
@@ -50,7 +51,6 @@ from taxi_duration.tasks import (
 )
 from taxi_duration.tracking import TrackedRun
 from taxi_duration.tracking_uri import check_tracking_uri
-from taxi_duration.training import Training
 
 SUMS_DIRECTORY = "sums"
 """Of the models directory: where months' sums are kept for the next run."""

@@ -14,10 +14,10 @@ from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.error_analysis import ErrorAnalysis
 from taxi_duration.evaluation import THE_SAME, Evaluation, compare_rmse
 from taxi_duration.gate import Verdict, describe_slices
-from taxi_duration.model import measure_minutes_per_mile
+from taxi_duration.model.model import measure_minutes_per_mile
+from taxi_duration.model.training import Training
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile, Shift
-from taxi_duration.training import Training
 from taxi_duration.version import __version__
 
 Report = dict[str, Any]

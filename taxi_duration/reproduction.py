@@ -15,14 +15,14 @@ from taxi_duration.data.month_file import SYNTHETIC_PREFIX, MonthFile, check_unc
 from taxi_duration.data.tlc import LocalMonths
 from taxi_duration.errors import DataError, ModelError
 from taxi_duration.evaluation import Evaluation
-from taxi_duration.features import FeatureSet
 from taxi_duration.files import hash_file
-from taxi_duration.model import DurationModel, score_predictors
-from taxi_duration.reduction import reduce_month
+from taxi_duration.model.features import FeatureSet
+from taxi_duration.model.model import DurationModel, score_predictors
+from taxi_duration.model.reduction import reduce_month
+from taxi_duration.model.tables import Tables
+from taxi_duration.model.training import Training, fit_window, sum_window
 from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
-from taxi_duration.tables import Tables
-from taxi_duration.training import Training, fit_window, sum_window
 
 
 @dataclass(frozen=True)

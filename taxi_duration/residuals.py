@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taxi_duration.data.trips import LONGEST_MINUTES, Trips
-from taxi_duration.encoding import PAIRS, ZONES, Codes, Floats, encode_pair, is_metered
+from taxi_duration.model.encoding import PAIRS, ZONES, Codes, Floats, encode_pair, is_metered
 
 Counts = npt.NDArray[np.int64]
 

@@ -26,10 +26,10 @@ from taxi_duration.data.contract import (
     Cab,
 )
 from taxi_duration.data.trips import Rows, Trips, clean_trips, select_columns
-from taxi_duration.encoding import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.evaluation import Errors, Evaluation
 from taxi_duration.files import flush_to_disk, stage
-from taxi_duration.model import DurationModel
+from taxi_duration.model.encoding import PAIRS, ZONES, count_trips, encode_pair
+from taxi_duration.model.model import DurationModel
 from taxi_duration.scoring_input import Chunk, TripSource, open_trips
 from taxi_duration.scoring_output import (
     check_apart,

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from taxi_duration.data.contract import check_month, get_cab
 from taxi_duration.data.month import Month, newest_published
 from taxi_duration.errors import InputError
-from taxi_duration.features import get_feature_set
+from taxi_duration.model.features import get_feature_set
 from taxi_duration.options import (
     Alpha,
     BackfillRunnerName,

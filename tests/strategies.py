@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from taxi_duration.data.trips import Trips
-from taxi_duration.encoding import NUMBERS
-from taxi_duration.features import ABSORBED_LEVEL, SPLIT_PAIR, FeatureSet
+from taxi_duration.model.encoding import NUMBERS
+from taxi_duration.model.features import ABSORBED_LEVEL, SPLIT_PAIR, FeatureSet
 
 Floats = npt.NDArray[np.float64]
 

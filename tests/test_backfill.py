@@ -29,8 +29,8 @@ from taxi_duration.backfill_report import ARTIFACT_KEY
 from taxi_duration.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 from taxi_duration.data.month import Month
 from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
+from taxi_duration.model.store import load_model
 from taxi_duration.progress import BACKFILL_KEY
-from taxi_duration.store import load_model
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL
 from taxi_duration.walk_forward import BackfillOptions
 from tests.conftest import REPOSITORY, connected_to

@@ -15,8 +15,8 @@ from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.backfill import find_champion
 from taxi_duration.data.contract import CABS
 from taxi_duration.mlflow_store import hold_store
+from taxi_duration.model.store import save_model
 from taxi_duration.registry import load_champion
-from taxi_duration.store import save_model
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, log_training
 from tests.months import FEBRUARY, JANUARY
 from tests.runs import read_logs

@@ -7,7 +7,8 @@ from pandas.tseries.holiday import USFederalHolidayCalendar
 from sklearn.feature_extraction import DictVectorizer
 
 from taxi_duration.data.trips import Trips
-from taxi_duration.encoding import (
+from taxi_duration.errors import InputError
+from taxi_duration.model.encoding import (
     NUMBERS,
     UNMETERED,
     encode_dropoff_zone,
@@ -15,8 +16,7 @@ from taxi_duration.encoding import (
     encode_pair,
     encode_pickup_zone,
 )
-from taxi_duration.errors import InputError
-from taxi_duration.features import (
+from taxi_duration.model.features import (
     FEATURE_SETS,
     FeatureSet,
     build_matrix,

@@ -12,10 +12,10 @@ from sklearn.linear_model import LinearRegression, Ridge
 from taxi_duration import DataError, ModelError, train_model
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import Trips, clean_trips
-from taxi_duration.features import FEATURE_SETS, FeatureSet, make_records
-from taxi_duration.model import DurationModel
-from taxi_duration.tabulation import tabulate
-from taxi_duration.training import fit_window, sum_window
+from taxi_duration.model.features import FEATURE_SETS, FeatureSet, make_records
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.tabulation import tabulate
+from taxi_duration.model.training import fit_window, sum_window
 from tests.months import FEBRUARY, JANUARY, MARCH
 from tests.strategies import Floats, feature_sets
 from tests.strategies import clean_trips as trip_strategy

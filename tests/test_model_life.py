@@ -20,7 +20,7 @@ from taxi_duration.data.contract import CABS
 from taxi_duration.data.month import Month
 from taxi_duration.gate import Opponent, judge
 from taxi_duration.mlflow_store import MODEL_ID
-from taxi_duration.model import score_predictors
+from taxi_duration.model.model import score_predictors
 from taxi_duration.settings import GateSettings
 from taxi_duration.tracking import REGISTERED_MODEL
 from tests.conftest import connected_to

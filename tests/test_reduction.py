@@ -16,10 +16,16 @@ from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import clean_trips
 from taxi_duration.errors import StorageError
 from taxi_duration.evaluation import find_medians, make_keys
-from taxi_duration.features import FEATURE_SETS, FeatureSet
 from taxi_duration.files import hash_file
-from taxi_duration.model import DurationModel, score_predictors
-from taxi_duration.reduction import MonthSums, load_sums, recall_month, reduce_month, save_sums
+from taxi_duration.model.features import FEATURE_SETS, FeatureSet
+from taxi_duration.model.model import DurationModel, score_predictors
+from taxi_duration.model.reduction import (
+    MonthSums,
+    load_sums,
+    recall_month,
+    reduce_month,
+    save_sums,
+)
 from taxi_duration.stability import Profile
 from tests.months import FEBRUARY, JANUARY, write_month
 from tests.test_evaluation import look_up
@@ -101,7 +107,7 @@ def test_a_month_that_was_reduced_is_not_read_again(
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("the file was read again")
 
-    monkeypatch.setattr("taxi_duration.reduction.reduce_trips", refuse)
+    monkeypatch.setattr("taxi_duration.model.reduction.reduce_trips", refuse)
     assert recall(sums, JANUARY, EXTENDED) == (first, True)
     assert recall(sums, JANUARY, EXTENDED, sha256=hash_file(JANUARY)) == (first, True)
     assert first.stat().st_mtime_ns == 1
@@ -142,7 +148,7 @@ def test_whatever_the_sums_follow_from_makes_another_file(
         recall(sums, path, COURSE, green, month.next),
         recall(sums, path, COURSE, green, month, with_medians=True),
     ]
-    monkeypatch.setattr("taxi_duration.reduction.identify_code", lambda _: "other code")
+    monkeypatch.setattr("taxi_duration.model.reduction.identify_code", lambda _: "other code")
     kept.append(recall(sums, path, COURSE))
     monkeypatch.undo()
     write_month(path, minutes=11.0)
@@ -206,7 +212,7 @@ def test_a_month_that_changes_while_it_is_read_leaves_no_sums(
         write_month(path, minutes=20)  # as another run does that fetched it anew
         return reduce_month(*arguments, **options)
 
-    monkeypatch.setattr("taxi_duration.reduction.reduce_month", reduce_another)
+    monkeypatch.setattr("taxi_duration.model.reduction.reduce_month", reduce_another)
     with pytest.raises(
         DataError, match=r"month.parquet changed while it was read: another run has"
     ):

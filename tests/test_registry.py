@@ -9,6 +9,7 @@ import pytest
 from taxi_duration import InputError, ModelError, SourceError, ledger
 from taxi_duration.data.month import Month
 from taxi_duration.mlflow_run import collect_verdict
+from taxi_duration.model.store import identify_training, load_model
 from taxi_duration.promotions import Period
 from taxi_duration.registry import (
     find_version,
@@ -21,7 +22,6 @@ from taxi_duration.registry import (
     rollback,
     settle,
 )
-from taxi_duration.store import identify_training, load_model
 from taxi_duration.tracking import REGISTERED_MODEL
 from tests.months import FEBRUARY
 from tests.registered import GATE, GREEN, IDS, RMSE, YELLOW, Registered, read_aliases, read_tags

@@ -14,15 +14,15 @@ from taxi_duration import train_model
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import Trips
 from taxi_duration.data.trips import clean_trips as clean
-from taxi_duration.features import (
+from taxi_duration.model.features import (
     FEATURE_SETS,
     FeatureSet,
     build_matrix,
     fit_vectorizer,
     make_records,
 )
+from taxi_duration.model.tabulation import tabulate
 from taxi_duration.regression.regression import Coefficients, NormalEquations, Sums
-from taxi_duration.tabulation import tabulate
 from tests.strategies import Floats, clean_trips, deal, make_trips, solve_densely
 
 Rows = tuple[sparse.csr_matrix, Floats, np.ndarray]

@@ -11,10 +11,10 @@ from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import clean_trips
 from taxi_duration.error_analysis import MODEL, ErrorAnalysis
 from taxi_duration.evaluation import Evaluation, compare_rmse
+from taxi_duration.model.training import Trial
 from taxi_duration.report import Report, build_report, collect_metrics, explain_promotion
 from taxi_duration.settings import Thresholds
 from taxi_duration.stability import Profile
-from taxi_duration.training import Trial
 from tests.months import FEBRUARY, JANUARY
 from tests.reports import make_judged_report, refuse
 from tests.trained import train_on

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from taxi_duration import InputError
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import Trips, clean_trips
-from taxi_duration.encoding import ZONES
+from taxi_duration.model.encoding import ZONES
 from taxi_duration.settings import StabilityLimits, read_settings
 from taxi_duration.stability import (
     DURATION_BINS,

@@ -12,11 +12,11 @@ from sklearn.feature_extraction import DictVectorizer
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import Trips
 from taxi_duration.data.trips import clean_trips as clean
-from taxi_duration.encoding import PAIRS
-from taxi_duration.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
+from taxi_duration.model.encoding import PAIRS
+from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
+from taxi_duration.model.tables import Layout, Tables
+from taxi_duration.model.tabulation import is_late, tabulate
 from taxi_duration.regression.regression import NormalEquations, Sums
-from taxi_duration.tables import Layout, Tables
-from taxi_duration.tabulation import is_late, tabulate
 from tests.months import JANUARY
 from tests.strategies import clean_trips, deal, feature_sets, make_trips, take
 
@@ -172,8 +172,8 @@ def test_trips_in_any_order_and_split_give_the_same_model(name: str) -> None:
 def test_a_buffer_that_fills_up_loses_no_trip(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trips = make_trips(np.random.default_rng(2), 1000)
     features = FeatureSet("alike", FEATURE_SETS[name].terms)
-    monkeypatch.setattr("taxi_duration.tabulation.BUFFER_BITS", 7)
-    monkeypatch.setattr("taxi_duration.tabulation.BUFFER_TRIPS", 128)
+    monkeypatch.setattr("taxi_duration.model.tabulation.BUFFER_BITS", 7)
+    monkeypatch.setattr("taxi_duration.model.tabulation.BUFFER_TRIPS", 128)
     for sizes in ([1000], [128] * 7 + [104], [127, 2, 128, 743], [0, 64, 64, 1, 871]):
         starts = np.cumsum([0, *sizes])
         chunks = [take(trips, slice(a, b)) for a, b in itertools.pairwise(starts)]

@@ -11,10 +11,10 @@ from sklearn.linear_model import Ridge
 from taxi_duration import DataError, InputError, train_model
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import Trips, clean_trips
-from taxi_duration.features import FEATURE_SETS, FeatureSet, build_matrix, fit_vectorizer
-from taxi_duration.reduction import reduce_month
-from taxi_duration.tabulation import tabulate
-from taxi_duration.training import Training, Window, fit_window, sum_window
+from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, fit_vectorizer
+from taxi_duration.model.reduction import reduce_month
+from taxi_duration.model.tabulation import tabulate
+from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from tests.months import FEBRUARY, JANUARY, MARCH, write_month
 from tests.strategies import Floats, deal, make_trips, solve_densely, take
 

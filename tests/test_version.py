@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from prefect.utilities.filesystem import filter_files
 
-from taxi_duration import reduction, training
+from taxi_duration.model import reduction, training
 from taxi_duration.version import CHECKOUT, PACKAGE, identify_code, list_sources
 
 SUMS, TRAINING = reduction.__name__, training.__name__

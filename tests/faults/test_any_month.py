@@ -23,8 +23,8 @@ from taxi_duration.data.month_file import (
     read_trips,
     reduce_trips,
 )
-from taxi_duration.features import FEATURE_SETS
-from taxi_duration.reduction import reduce_month
+from taxi_duration.model.features import FEATURE_SETS
+from taxi_duration.model.reduction import reduce_month
 from taxi_duration.settings import Thresholds
 from tests.months import write_month
 

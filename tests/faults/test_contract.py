@@ -26,8 +26,8 @@ from taxi_duration.data.month_file import (
     find_drift,
     reduce_trips,
 )
-from taxi_duration.features import FEATURE_SETS
-from taxi_duration.reduction import recall_month, reduce_month
+from taxi_duration.model.features import FEATURE_SETS
+from taxi_duration.model.reduction import recall_month, reduce_month
 from taxi_duration.settings import Thresholds, read_settings
 from tests.months import FEBRUARY, JANUARY, MARCH, write_month, write_months
 from tests.runs import read_logs, read_report_artifact, run_local

@@ -24,9 +24,9 @@ from taxi_duration.data.contract import CABS
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.mlflow_store import EXPERIMENT
+from taxi_duration.model.store import load_report
 from taxi_duration.processes import describe_process
 from taxi_duration.registry import Champion, load_champion
-from taxi_duration.store import load_report
 from taxi_duration.tracking import (
     CANDIDATE,
     REGISTERED_MODEL,

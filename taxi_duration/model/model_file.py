@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from taxi_duration.features import FeatureSet
-from taxi_duration.model import DurationModel
+from taxi_duration.model.features import FeatureSet
+from taxi_duration.model.model import DurationModel
 
 
 def dump_model(model: DurationModel) -> bytes:

@@ -20,11 +20,11 @@ from typing import Any
 
 from taxi_duration.card import render_html
 from taxi_duration.errors import ModelError
-from taxi_duration.features import FeatureSet
 from taxi_duration.files import flush_to_disk, hash_file, stage, sweep
-from taxi_duration.model import DurationModel
+from taxi_duration.model.features import FeatureSet
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.model_file import dump_model, read_model
 from taxi_duration.model_card import render_model_card
-from taxi_duration.model_file import dump_model, read_model
 from taxi_duration.report import Report
 from taxi_duration.version import identify_code
 
@@ -36,7 +36,7 @@ FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
 """What a manifest names; any other file in the directory is never read."""
 MODEL_FORMAT = 3
 
-TRAINING_CODE = "taxi_duration.training"
+TRAINING_CODE = "taxi_duration.model.training"
 """The module that trains: what it imports is the code that a model depends on."""
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from taxi_duration.data.trips import Trips
-from taxi_duration.encoding import (
+from taxi_duration.model.encoding import (
     DAYS,
     HOURS,
     LEVELS,
@@ -25,8 +25,8 @@ from taxi_duration.encoding import (
     encode_pair,
     is_metered,
 )
-from taxi_duration.features import FeatureSet
-from taxi_duration.tables import Layout, Tables, count_codes
+from taxi_duration.model.features import FeatureSet
+from taxi_duration.model.tables import Layout, Tables, count_codes
 
 FIRST_LATE_DAY = 25
 """The last week of most months, counted apart, so that alpha can be chosen on it."""

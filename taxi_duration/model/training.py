@@ -15,12 +15,12 @@ from threadpoolctl import threadpool_limits
 
 from taxi_duration.data.month_file import LANES
 from taxi_duration.errors import InputError
-from taxi_duration.features import FeatureSet, get_feature_set
-from taxi_duration.model import DurationModel
-from taxi_duration.reduction import recall_month, reduce_month
+from taxi_duration.model.features import FeatureSet, get_feature_set
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.reduction import recall_month, reduce_month
+from taxi_duration.model.tables import Layout, Tables
 from taxi_duration.regression.regression import NormalEquations, Sums, check_alpha
 from taxi_duration.settings import Thresholds, read_settings
-from taxi_duration.tables import Layout, Tables
 
 _BLAS = Lock()
 

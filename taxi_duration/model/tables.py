@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from taxi_duration.encoding import HOURS, PAIRS, UNMETERED, ZONES, Floats
-from taxi_duration.features import ABSORBED_LEVEL, FeatureSet, Term
+from taxi_duration.model.encoding import HOURS, PAIRS, UNMETERED, ZONES, Floats
+from taxi_duration.model.features import ABSORBED_LEVEL, FeatureSet, Term
 from taxi_duration.regression.regression import Coefficients, Sums
 
 ONES = Term("1", None, None)

@@ -1,0 +1,1 @@
+"""From trips to a fitted model: features, tables, coefficients, minutes."""
