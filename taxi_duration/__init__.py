@@ -9,7 +9,7 @@ from taxi_duration.errors import (
     TaxiDurationError,
     TransientSourceError,
 )
-from taxi_duration.evaluation import Evaluation
+from taxi_duration.evaluation.evaluation import Evaluation
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import load_model

@@ -27,6 +27,7 @@ from taxi_duration.card import Remarks
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
+from taxi_duration.evaluation.stability import warn_of_shifts
 from taxi_duration.hooks import tell
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import is_whole, load_model, load_report, locate_model
@@ -57,7 +58,6 @@ from taxi_duration.registry import Champion, load_champion, settle
 from taxi_duration.runners import count_workers, open_runner
 from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
-from taxi_duration.stability import warn_of_shifts
 from taxi_duration.tasks import (
     IN_MEMORY,
     RETRIES,

@@ -25,8 +25,8 @@ from taxi_duration.card_parts import (
     describe_slices,
 )
 from taxi_duration.card_plots import TITLES, draw_png, draw_svg
+from taxi_duration.evaluation.report import Report
 from taxi_duration.markdown import embed_png, make_list
-from taxi_duration.report import Report
 from taxi_duration.verdict import (
     explain_verdict,
     find_fewest_trips,

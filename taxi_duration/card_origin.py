@@ -7,10 +7,10 @@ from typing import Any
 
 from taxi_duration.commands import list_commands
 from taxi_duration.data.funnel import find_limit
+from taxi_duration.evaluation.report import Report, has_synthetic_trips
+from taxi_duration.evaluation.stability import QUANTITIES, UNSEEN_PAIRS, Shift
 from taxi_duration.markdown import make_list, make_table
-from taxi_duration.report import Report, has_synthetic_trips
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS, Shift
 
 
 def name_months(months: Sequence[str]) -> str:

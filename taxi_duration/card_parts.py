@@ -9,11 +9,11 @@ from typing import Any
 
 from taxi_duration.card_origin import name_trips
 from taxi_duration.card_plots import FEWEST_IN_BAND
-from taxi_duration.evaluation import compare_rmse
-from taxi_duration.gate import is_beyond
+from taxi_duration.evaluation.evaluation import compare_rmse
+from taxi_duration.evaluation.gate import is_beyond
+from taxi_duration.evaluation.report import Report
 from taxi_duration.markdown import make_table
 from taxi_duration.model.encoding import FARTHEST_MILES
-from taxi_duration.report import Report
 from taxi_duration.verdict import (
     begin_sentence,
     explain_verdict,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taxi_duration.report import Report
+from taxi_duration.evaluation.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

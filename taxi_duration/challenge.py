@@ -14,7 +14,8 @@ from taxi_duration.errors import (
     TransientSourceError,
     hide_credentials,
 )
-from taxi_duration.gate import Opponent, Verdict, judge
+from taxi_duration.evaluation.gate import Opponent, Verdict, judge
+from taxi_duration.evaluation.report import Report, explain_promotion
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.store import identify_model
 from taxi_duration.plan import Plan
@@ -26,7 +27,6 @@ from taxi_duration.registry import (
     promote_candidate,
     settle,
 )
-from taxi_duration.report import Report, explain_promotion
 from taxi_duration.settings import GateSettings
 from taxi_duration.tasks import IN_MEMORY, RETRIES, Validation
 from taxi_duration.tracking import TrackedRun

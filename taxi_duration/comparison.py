@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.evaluation.report import Report, read_versions
 from taxi_duration.model.encoding import Floats
 from taxi_duration.model.features import Term
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import locate_model
 from taxi_duration.model.training import Training
-from taxi_duration.report import Report, read_versions
 from taxi_duration.reproduction import Recorded, Retrained, named_gaps
 
 TOLERANCE = 1e-9

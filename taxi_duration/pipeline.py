@@ -16,15 +16,16 @@ from taxi_duration import dead_runs, tracking
 from taxi_duration.card import Remarks
 from taxi_duration.challenge import find_challenge, judge_candidate, promote_champion
 from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier, is_synthetic
-from taxi_duration.error_analysis import CHAMPION, MODEL
 from taxi_duration.errors import SourceError, hide_credentials
+from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL
+from taxi_duration.evaluation.gate import Verdict
+from taxi_duration.evaluation.report import Report, build_report, outline_report
+from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
-from taxi_duration.gate import Verdict
 from taxi_duration.model.store import identify_model, load_report
 from taxi_duration.model.training import Training
 from taxi_duration.plan import Plan
 from taxi_duration.registry import Promotion, read_past
-from taxi_duration.report import Report, build_report, outline_report
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
 from taxi_duration.settings import (
@@ -34,7 +35,6 @@ from taxi_duration.settings import (
     Thresholds,
     read_settings,
 )
-from taxi_duration.stability import compare_months, warn_of_shifts
 from taxi_duration.tasks import (
     CleanMonth,
     Locate,

@@ -20,8 +20,8 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from taxi_duration.errors import InputError, ModelError, hide_credentials
+from taxi_duration.evaluation.report import Report
 from taxi_duration.model.store import REPORT_FILE, load_model, load_report
-from taxi_duration.report import Report
 from taxi_duration.reproduction import Recorded
 from taxi_duration.tracking_uri import resolve_tracking_uri
 

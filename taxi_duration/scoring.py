@@ -26,7 +26,7 @@ from taxi_duration.data.contract import (
     Cab,
 )
 from taxi_duration.data.trips import Rows, Trips, clean_trips, select_columns
-from taxi_duration.evaluation import Errors, Evaluation
+from taxi_duration.evaluation.evaluation import Errors, Evaluation
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model.encoding import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.model.model import DurationModel

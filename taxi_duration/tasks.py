@@ -33,9 +33,11 @@ from taxi_duration.data.month_file import (
     find_drift,
 )
 from taxi_duration.data.transfer import Progress
-from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation import Baselines, Evaluation, ZonePairMedians
+from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
+from taxi_duration.evaluation.evaluation import Baselines, Evaluation, ZonePairMedians
+from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.stability import Profile
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel, score_predictors
 from taxi_duration.model.reduction import load_sums, recall_month
@@ -44,9 +46,7 @@ from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from taxi_duration.progress import show_progress
 from taxi_duration.registry import Champion
-from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import Profile
 from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
 
 Locate = Callable[[Month, Progress | None], MonthFile]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-from taxi_duration.report import Report
+from taxi_duration.evaluation.report import Report
 
 Table = list[list[str]]
 """Rows of cells, the header first; as a reader sees them, without marks of emphasis."""

@@ -11,9 +11,9 @@ import mlflow
 import pytest
 
 from taxi_duration.data.contract import CABS
+from taxi_duration.evaluation.report import Report
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import save_model
-from taxi_duration.report import Report
 from taxi_duration.tracking import REGISTERED_MODEL, log_training
 from tests.months import JANUARY
 from tests.trained import make_report, train_on

@@ -26,11 +26,11 @@ from taxi_duration.card_plots import PLOTS, draw_png, draw_svg
 from taxi_duration.cli import make_parser
 from taxi_duration.commands import list_commands, write_training_command
 from taxi_duration.data.month import Month
+from taxi_duration.evaluation.report import Report
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.store import load_report, save_model
 from taxi_duration.model_card import describe_metadata, render_model_card
 from taxi_duration.options import LocalOptions, read_options
-from taxi_duration.report import Report
 from taxi_duration.settings import Thresholds
 from tests.card_tables import compare, expect_tables, read_html_tables, read_markdown_tables
 from tests.conftest import REPOSITORY

@@ -26,7 +26,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Scheduled
 
 from taxi_duration.data.month import Month
-from taxi_duration.report import Report
+from taxi_duration.evaluation.report import Report
 from tests.buckets import S3Server
 from tests.conftest import connected_to
 from tests.deployments import (

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_duration.data.trips import Trips
-from taxi_duration.error_analysis import (
+from taxi_duration.errors import InputError
+from taxi_duration.evaluation.error_analysis import (
     BLOCKS,
     CHAMPION,
     MODEL,
     ErrorAnalysis,
     deal_into_blocks,
 )
-from taxi_duration.errors import InputError
-from taxi_duration.evaluation import Evaluation, GroupErrors, score
-from taxi_duration.gate import (
+from taxi_duration.evaluation.evaluation import Evaluation, GroupErrors, score
+from taxi_duration.evaluation.gate import (
     Opponent,
     Verdict,
     describe_slices,

@@ -18,7 +18,7 @@ import pytest
 from taxi_duration import challenge, load_model, tasks
 from taxi_duration.data.contract import CABS
 from taxi_duration.data.month import Month
-from taxi_duration.gate import Opponent, judge
+from taxi_duration.evaluation.gate import Opponent, judge
 from taxi_duration.mlflow_store import MODEL_ID
 from taxi_duration.model.model import score_predictors
 from taxi_duration.settings import GateSettings

@@ -15,7 +15,8 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import clean_trips
 from taxi_duration.errors import StorageError
-from taxi_duration.evaluation import find_medians, make_keys
+from taxi_duration.evaluation.evaluation import find_medians, make_keys
+from taxi_duration.evaluation.stability import Profile
 from taxi_duration.files import hash_file
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet
 from taxi_duration.model.model import DurationModel, score_predictors
@@ -26,7 +27,6 @@ from taxi_duration.model.reduction import (
     reduce_month,
     save_sums,
 )
-from taxi_duration.stability import Profile
 from tests.months import FEBRUARY, JANUARY, write_month
 from tests.test_evaluation import look_up
 

@@ -9,12 +9,12 @@ from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import clean_trips
-from taxi_duration.error_analysis import MODEL, ErrorAnalysis
-from taxi_duration.evaluation import Evaluation, compare_rmse
+from taxi_duration.evaluation.error_analysis import MODEL, ErrorAnalysis
+from taxi_duration.evaluation.evaluation import Evaluation, compare_rmse
+from taxi_duration.evaluation.report import Report, build_report, collect_metrics, explain_promotion
+from taxi_duration.evaluation.stability import Profile
 from taxi_duration.model.training import Trial
-from taxi_duration.report import Report, build_report, collect_metrics, explain_promotion
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import Profile
 from tests.months import FEBRUARY, JANUARY
 from tests.reports import make_judged_report, refuse
 from tests.trained import train_on

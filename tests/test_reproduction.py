@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from taxi_duration.comparison import TOLERANCE, compare
 from taxi_duration.data.contract import CABS
 from taxi_duration.data.funnel import RowFunnel
-from taxi_duration.evaluation import Evaluation
+from taxi_duration.evaluation.evaluation import Evaluation
+from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
 from taxi_duration.mlflow_store import EXPERIMENT
 from taxi_duration.model import store
@@ -24,7 +25,6 @@ from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import load_model, load_report, save_model
 from taxi_duration.model.training import Training
-from taxi_duration.report import Report
 from taxi_duration.reproduction import Recorded, Retrained
 from taxi_duration.tracking import log_training
 from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE

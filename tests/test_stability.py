@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from taxi_duration import InputError
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import Trips, clean_trips
-from taxi_duration.model.encoding import ZONES
-from taxi_duration.settings import StabilityLimits, read_settings
-from taxi_duration.stability import (
+from taxi_duration.evaluation.stability import (
     DURATION_BINS,
     HALF_MILES,
     Profile,
@@ -21,6 +19,8 @@ from taxi_duration.stability import (
     measure_psi,
     warn_of_shifts,
 )
+from taxi_duration.model.encoding import ZONES
+from taxi_duration.settings import StabilityLimits, read_settings
 from tests.strategies import clean_trips as trips_of
 from tests.strategies import deal
 

@@ -17,10 +17,10 @@ from orchestrate_s3 import main_flow_s3
 from taxi_duration import InputError, SourceError, load_model
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.data.contract import CABS
+from taxi_duration.evaluation.report import collect_metrics
 from taxi_duration.mlflow_store import EXPERIMENT
 from taxi_duration.model.store import load_report, save_model
 from taxi_duration.options import LocalOptions, S3Options
-from taxi_duration.report import collect_metrics
 from taxi_duration.tracking import CANDIDATE, REGISTERED_MODEL, log_training
 from taxi_duration.tracking_uri import check_tracking_uri, resolve_tracking_uri
 from tests.conftest import REPOSITORY

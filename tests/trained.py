@@ -9,18 +9,18 @@ from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.data.trips import clean_trips
-from taxi_duration.error_analysis import MODEL, ErrorAnalysis
-from taxi_duration.evaluation import Evaluation
+from taxi_duration.evaluation.error_analysis import MODEL, ErrorAnalysis
+from taxi_duration.evaluation.evaluation import Evaluation
+from taxi_duration.evaluation.gate import Verdict
+from taxi_duration.evaluation.report import Report, build_report
+from taxi_duration.evaluation.stability import QUANTITIES, UNSEEN_PAIRS, Profile
 from taxi_duration.files import hash_file
-from taxi_duration.gate import Verdict
 from taxi_duration.model.features import get_feature_set
 from taxi_duration.model.model import score_predictors
 from taxi_duration.model.reduction import reduce_month
 from taxi_duration.model.store import identify_model, save_model
 from taxi_duration.model.training import Training, fit_window, sum_window
-from taxi_duration.report import Report, build_report
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import QUANTITIES, UNSEEN_PAIRS, Profile
 from tests.months import FEBRUARY, JANUARY
 
 

@@ -17,9 +17,10 @@ from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import reduce_trips
 from taxi_duration.data.trips import Trips, find_unusable, select_columns
-from taxi_duration.error_analysis import ErrorAnalysis
 from taxi_duration.errors import ModelError
-from taxi_duration.evaluation import Errors, Evaluation, Predict
+from taxi_duration.evaluation.error_analysis import ErrorAnalysis
+from taxi_duration.evaluation.evaluation import Errors, Evaluation, Predict
+from taxi_duration.evaluation.stability import Profile
 from taxi_duration.model.encoding import (
     NUMBERS,
     ZONES,
@@ -29,7 +30,6 @@ from taxi_duration.model.encoding import (
     encode_pair,
 )
 from taxi_duration.model.features import FeatureSet, fit_vectorizer, parse_term
-from taxi_duration.stability import Profile
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LinearRegression, Ridge

@@ -27,14 +27,14 @@ from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import check_footer, check_funnel, check_unchanged, reduce_trips
 from taxi_duration.data.trips import Trips
-from taxi_duration.evaluation import Keys, ZonePairMedians, find_medians, make_keys
+from taxi_duration.evaluation.evaluation import Keys, ZonePairMedians, find_medians, make_keys
+from taxi_duration.evaluation.stability import Profile
 from taxi_duration.files import check_directory, flush_to_disk, hash_file, stage
 from taxi_duration.model.encoding import HOURS, PAIRS, ZONES, Floats
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.tables import Layout, Tables
 from taxi_duration.model.tabulation import tabulate
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import Profile
 from taxi_duration.version import identify_code
 
 Arrays = dict[str, npt.NDArray[Any]]

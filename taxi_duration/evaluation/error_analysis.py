@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from taxi_duration.data.trips import Trips
-from taxi_duration.evaluation import GroupErrors, make_keys
+from taxi_duration.evaluation.evaluation import GroupErrors, make_keys
+from taxi_duration.evaluation.residuals import Residuals
+from taxi_duration.evaluation.slices import SLICES, find_slices
 from taxi_duration.model.encoding import Codes, Floats
-from taxi_duration.residuals import Residuals
-from taxi_duration.slices import SLICES, find_slices
 
 MODEL, CHAMPION = "model", "champion"
 """What the two are called among a month's predictors."""

@@ -11,13 +11,13 @@ from typing import Any
 from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import is_synthetic
-from taxi_duration.error_analysis import ErrorAnalysis
-from taxi_duration.evaluation import THE_SAME, Evaluation, compare_rmse
-from taxi_duration.gate import Verdict, describe_slices
+from taxi_duration.evaluation.error_analysis import ErrorAnalysis
+from taxi_duration.evaluation.evaluation import THE_SAME, Evaluation, compare_rmse
+from taxi_duration.evaluation.gate import Verdict, describe_slices
+from taxi_duration.evaluation.stability import Profile, Shift
 from taxi_duration.model.model import measure_minutes_per_mile
 from taxi_duration.model.training import Training
 from taxi_duration.settings import Thresholds
-from taxi_duration.stability import Profile, Shift
 from taxi_duration.version import __version__
 
 Report = dict[str, Any]

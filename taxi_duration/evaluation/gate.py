@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from taxi_duration.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.evaluation import Evaluation, GroupErrors
+from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
+from taxi_duration.evaluation.evaluation import Evaluation, GroupErrors
+from taxi_duration.evaluation.slices import SLICES
 from taxi_duration.model.encoding import Floats
 from taxi_duration.settings import GateSettings, name_variable
-from taxi_duration.slices import SLICES
 
 RESAMPLES = 999
 BATCH = 50

@@ -1,0 +1,1 @@
+"""Whether a model is good, and better than the one in use."""
