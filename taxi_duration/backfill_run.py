@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from taxi_duration.markdown import make_table
 from taxi_duration.mlflow_run import start_run
 from taxi_duration.mlflow_store import PROCESS, find_experiment, hold_store
+from taxi_duration.reports.markdown import make_table
 
 # isort: split
 # The lines above set what mlflow reads when it is imported.

@@ -23,12 +23,12 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 
-from taxi_duration.card import outline
 from taxi_duration.embedded_server import have_prefect_server
 from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.heartbeats import have_heartbeats
 from taxi_duration.options import Options, read_options
 from taxi_duration.pipeline import TrainedRun
+from taxi_duration.reports.card import outline
 from taxi_duration.tasks import ARTIFACT_KEY
 from taxi_duration.tracking import REGISTERED_MODEL
 

@@ -13,7 +13,6 @@ from prefect import get_run_logger
 from prefect.runtime import flow_run
 
 from taxi_duration import dead_runs, tracking
-from taxi_duration.card import Remarks
 from taxi_duration.challenge import find_challenge, judge_candidate, promote_champion
 from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.errors import SourceError, hide_credentials
@@ -26,6 +25,7 @@ from taxi_duration.model.store import identify_model, load_report
 from taxi_duration.model.training import Training
 from taxi_duration.plan import Plan
 from taxi_duration.registry import Promotion, read_past
+from taxi_duration.reports.card import Remarks
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
 from taxi_duration.settings import (

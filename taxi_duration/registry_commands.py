@@ -13,7 +13,7 @@ from taxi_duration.data.contract import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
 from taxi_duration.promotions import BEGUN, DROPPED, SEEN, Event, Period, find_latest
 from taxi_duration.registry import History, Version, promote, read_history, rollback
-from taxi_duration.terminal import draw_table
+from taxi_duration.reports.terminal import draw_table
 from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, name_alias
 
 if TYPE_CHECKING:

@@ -22,7 +22,6 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
-from taxi_duration.card import Remarks, render_markdown
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
@@ -46,6 +45,7 @@ from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from taxi_duration.progress import show_progress
 from taxi_duration.registry import Champion
+from taxi_duration.reports.card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
 

@@ -20,17 +20,17 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.card import outline, render_html, render_markdown
-from taxi_duration.card_page import render_text
-from taxi_duration.card_plots import PLOTS, draw_png, draw_svg
 from taxi_duration.cli import make_parser
-from taxi_duration.commands import list_commands, write_training_command
 from taxi_duration.data.month import Month
 from taxi_duration.evaluation.report import Report
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.store import load_report, save_model
-from taxi_duration.model_card import describe_metadata, render_model_card
 from taxi_duration.options import LocalOptions, read_options
+from taxi_duration.reports.card import outline, render_html, render_markdown
+from taxi_duration.reports.card_page import render_text
+from taxi_duration.reports.card_plots import PLOTS, draw_png, draw_svg
+from taxi_duration.reports.commands import list_commands, write_training_command
+from taxi_duration.reports.model_card import describe_metadata, render_model_card
 from taxi_duration.settings import Thresholds
 from tests.card_tables import compare, expect_tables, read_html_tables, read_markdown_tables
 from tests.conftest import REPOSITORY
@@ -311,8 +311,8 @@ def test_equal_reports_give_equal_cards_in_any_process_and_thread(
     path = tmp_path / "report.json"
     path.write_text(json.dumps(candidate))
     script = (
-        "import hashlib, json, sys; from taxi_duration.card import render_html, render_markdown; "
-        "from taxi_duration.model_card import render_model_card; "
+        "import hashlib, json, sys; from taxi_duration.reports.card import render_html, render_markdown; "
+        "from taxi_duration.reports.model_card import render_model_card; "
         "each = json.load(open(sys.argv[1])); "
         "said = render_html(each) + render_markdown(each, 'x', 'y') + render_model_card(each); "
         "print(hashlib.sha256(said.encode()).hexdigest())"

@@ -8,8 +8,8 @@ import pytest
 from matplotlib.image import imread
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from taxi_duration.card import render_html
 from taxi_duration.evaluation.report import Report
+from taxi_duration.reports.card import render_html
 from tests.browsers import QUIET, SCREENSHOTS_VARIABLE, find_chromium
 from tests.card_tables import expect_tables
 from tests.reports import make_judged_report, refuse

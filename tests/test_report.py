@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from taxi_duration.card import Remarks, render_markdown
 from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import read_trips
@@ -14,6 +13,7 @@ from taxi_duration.evaluation.evaluation import Evaluation, compare_rmse
 from taxi_duration.evaluation.report import Report, build_report, collect_metrics, explain_promotion
 from taxi_duration.evaluation.stability import Profile
 from taxi_duration.model.training import Trial
+from taxi_duration.reports.card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from tests.months import FEBRUARY, JANUARY
 from tests.reports import make_judged_report, refuse

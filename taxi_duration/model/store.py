@@ -18,14 +18,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from taxi_duration.card import render_html
 from taxi_duration.errors import ModelError
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.model_file import dump_model, read_model
-from taxi_duration.model_card import render_model_card
+from taxi_duration.reports.card import render_html
+from taxi_duration.reports.model_card import render_model_card
 from taxi_duration.version import identify_code
 
 MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"

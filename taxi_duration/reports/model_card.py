@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from taxi_duration.card_origin import name_months, name_trips, tabulate_files, tabulate_trips
-from taxi_duration.card_parts import describe_slices, describe_verdict, tabulate_contenders
-from taxi_duration.commands import list_commands
 from taxi_duration.evaluation.report import Report, has_synthetic_trips
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.verdict import find_fewest_trips, list_large_slices
+from taxi_duration.reports.card_origin import (
+    name_months,
+    name_trips,
+    tabulate_files,
+    tabulate_trips,
+)
+from taxi_duration.reports.card_parts import describe_slices, describe_verdict, tabulate_contenders
+from taxi_duration.reports.commands import list_commands
+from taxi_duration.reports.verdict import find_fewest_trips, list_large_slices
 
 TASK = "tabular-regression"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taxi_duration.commands import list_commands
 from taxi_duration.data.funnel import find_limit
 from taxi_duration.evaluation.report import Report, has_synthetic_trips
 from taxi_duration.evaluation.stability import QUANTITIES, UNSEEN_PAIRS, Shift
-from taxi_duration.markdown import make_list, make_table
+from taxi_duration.reports.commands import list_commands
+from taxi_duration.reports.markdown import make_list, make_table
 from taxi_duration.settings import Thresholds
 
 

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from taxi_duration.card_origin import (
+from taxi_duration.evaluation.report import Report
+from taxi_duration.reports.card_origin import (
     describe_columns,
     describe_contract,
     describe_origin,
     describe_stability,
     tabulate_trips,
 )
-from taxi_duration.card_page import fill_page, make_figure, render_text
-from taxi_duration.card_parts import (
+from taxi_duration.reports.card_page import fill_page, make_figure, render_text
+from taxi_duration.reports.card_parts import (
     Part,
     Plot,
     describe_coefficients,
@@ -24,10 +25,9 @@ from taxi_duration.card_parts import (
     describe_result,
     describe_slices,
 )
-from taxi_duration.card_plots import TITLES, draw_png, draw_svg
-from taxi_duration.evaluation.report import Report
-from taxi_duration.markdown import embed_png, make_list
-from taxi_duration.verdict import (
+from taxi_duration.reports.card_plots import TITLES, draw_png, draw_svg
+from taxi_duration.reports.markdown import embed_png, make_list
+from taxi_duration.reports.verdict import (
     explain_verdict,
     find_fewest_trips,
     list_contenders,
