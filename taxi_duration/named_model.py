@@ -9,7 +9,7 @@ from taxi_duration.champions import find_version
 from taxi_duration.data.contract import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.store import load_model, load_report
-from taxi_duration.scoring import NamedModel
+from taxi_duration.predict.scoring import NamedModel
 from taxi_duration.tracking import CHAMPION
 
 

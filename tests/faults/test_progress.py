@@ -20,8 +20,8 @@ from prefect.client.schemas.sorting import ArtifactSort
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import MonthFile
 from taxi_duration.data.tlc import locate_month
+from taxi_duration.predict.scoring import NamedModel, score_trips
 from taxi_duration.progress import DOWNLOAD_KEY, SCORING_KEY, show_progress
-from taxi_duration.scoring import NamedModel, score_trips
 from taxi_duration.tasks import download_month
 from tests.faults.downloads import GREEN, JANUARY, locate
 from tests.months import JANUARY as SAMPLE_JANUARY

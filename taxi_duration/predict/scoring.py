@@ -30,8 +30,8 @@ from taxi_duration.evaluation.evaluation import Errors, Evaluation
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model.encoding import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.model.model import DurationModel
-from taxi_duration.scoring_input import Chunk, TripSource, open_trips
-from taxi_duration.scoring_output import (
+from taxi_duration.predict.scoring_input import Chunk, TripSource, open_trips
+from taxi_duration.predict.scoring_output import (
     check_apart,
     check_output,
     check_schema,

@@ -18,7 +18,7 @@ from taxi_duration.data.footer import check_columns, name_damage, open_parquet
 from taxi_duration.data.month_file import convert_column, read_batches
 from taxi_duration.data.trips import Trips
 from taxi_duration.errors import DataError, InputError
-from taxi_duration.text_columns import TextColumns
+from taxi_duration.predict.text_columns import TextColumns
 
 PARQUET, CSV = ".parquet", ".csv"
 SUFFIXES = (PARQUET, CSV)

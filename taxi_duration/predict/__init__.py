@@ -1,0 +1,1 @@
+"""Batch prediction of any number of trips."""
