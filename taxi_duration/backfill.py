@@ -20,9 +20,8 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import TaskRunner
 
-from taxi_duration import dead_runs, tracking
+from taxi_duration import dead_runs
 from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
-from taxi_duration.backfill_run import log_backfill
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
@@ -52,7 +51,9 @@ from taxi_duration.pipeline import (
 )
 from taxi_duration.plan import Plan
 from taxi_duration.progress import BackfillProgress
-from taxi_duration.registry import Champion, load_champion, settle
+from taxi_duration.registry import tracking
+from taxi_duration.registry.backfill_run import log_backfill
+from taxi_duration.registry.registry import Champion, load_champion, settle
 from taxi_duration.reports.card import Remarks
 from taxi_duration.reports.plots import plot_rmse_by_month
 from taxi_duration.runners import count_workers, open_runner

@@ -19,7 +19,7 @@ from taxi_duration.evaluation.report import Report, explain_promotion
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.store import identify_model
 from taxi_duration.plan import Plan
-from taxi_duration.registry import (
+from taxi_duration.registry.registry import (
     Champion,
     Promotion,
     load_champion,
@@ -27,9 +27,9 @@ from taxi_duration.registry import (
     promote_candidate,
     settle,
 )
+from taxi_duration.registry.tracking import TrackedRun
 from taxi_duration.settings import GateSettings
 from taxi_duration.tasks import IN_MEMORY, RETRIES, Validation
-from taxi_duration.tracking import TrackedRun
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,9 @@ from taxi_duration.errors import SourceError, TaxiDurationError, hide_credential
 from taxi_duration.heartbeats import have_heartbeats
 from taxi_duration.options import Options, read_options
 from taxi_duration.pipeline import TrainedRun
+from taxi_duration.registry.tracking import REGISTERED_MODEL
 from taxi_duration.reports.card import outline
 from taxi_duration.tasks import ARTIFACT_KEY
-from taxi_duration.tracking import REGISTERED_MODEL
 
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while

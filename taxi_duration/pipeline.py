@@ -12,7 +12,7 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from taxi_duration import dead_runs, tracking
+from taxi_duration import dead_runs
 from taxi_duration.challenge import find_challenge, judge_candidate, promote_champion
 from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.errors import SourceError, hide_credentials
@@ -24,7 +24,10 @@ from taxi_duration.files import check_writable
 from taxi_duration.model.store import identify_model, load_report
 from taxi_duration.model.training import Training
 from taxi_duration.plan import Plan
-from taxi_duration.registry import Promotion, read_past
+from taxi_duration.registry import tracking
+from taxi_duration.registry.registry import Promotion, read_past
+from taxi_duration.registry.tracking import TrackedRun
+from taxi_duration.registry.tracking_uri import check_tracking_uri
 from taxi_duration.reports.card import Remarks
 from taxi_duration.runners import open_runner
 from taxi_duration.scale_out import Reducing, reduce_months
@@ -49,8 +52,6 @@ from taxi_duration.tasks import (
     upload_artifacts,
     validate,
 )
-from taxi_duration.tracking import TrackedRun
-from taxi_duration.tracking_uri import check_tracking_uri
 
 SUMS_DIRECTORY = "sums"
 """Of the models directory: where months' sums are kept for the next run."""

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from taxi_duration.comparison import (
+from taxi_duration.data.month_file import MonthFile
+from taxi_duration.options import LocalOptions
+from taxi_duration.registry.comparison import (
     TOLERANCE,
     Comparison,
     compare,
     find_other_versions,
     is_same_code,
 )
-from taxi_duration.data.month_file import MonthFile
-from taxi_duration.options import LocalOptions
-from taxi_duration.recorded import find_training
-from taxi_duration.reproduction import Recipe, Recorded, retrain, verify_inputs
+from taxi_duration.registry.recorded import find_training
+from taxi_duration.registry.reproduction import Recipe, Recorded, retrain, verify_inputs
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

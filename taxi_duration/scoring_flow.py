@@ -14,11 +14,11 @@ from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import MonthFile
 from taxi_duration.hooks import tell
-from taxi_duration.named_model import load_named_model
 from taxi_duration.options import CabName, DataDirectory, Offline
 from taxi_duration.pipeline import read_flow_day
 from taxi_duration.predict.scoring import NamedModel
 from taxi_duration.progress import SCORING_KEY, show_progress
+from taxi_duration.registry.named_model import load_named_model
 from taxi_duration.reports.markdown import make_table
 from taxi_duration.scoring_plan import (
     IdColumn,

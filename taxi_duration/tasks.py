@@ -44,10 +44,10 @@ from taxi_duration.model.store import save_model
 from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from taxi_duration.progress import show_progress
-from taxi_duration.registry import Champion
+from taxi_duration.registry.registry import Champion
+from taxi_duration.registry.tracking import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.reports.card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
-from taxi_duration.tracking import REGISTERED_MODEL, TrackedRun, log_training
 
 Locate = Callable[[Month, Progress | None], MonthFile]
 """Brings a month to the local disk, and reports the bytes that arrive if it is told to whom."""

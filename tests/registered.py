@@ -14,7 +14,7 @@ from taxi_duration.data.contract import CABS
 from taxi_duration.evaluation.report import Report
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import save_model
-from taxi_duration.tracking import REGISTERED_MODEL, log_training
+from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training
 from tests.months import JANUARY
 from tests.trained import make_report, train_on
 

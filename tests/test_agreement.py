@@ -23,7 +23,7 @@ from taxi_duration import load_model
 from taxi_duration.data.contract import CABS
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.store import load_report, save_model
-from taxi_duration.tracking import REGISTERED_MODEL, log_training
+from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training
 from tests.conftest import REPOSITORY
 from tests.runs import call_taxi_duration
 from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server

@@ -14,10 +14,10 @@ from sklearn.linear_model import LinearRegression
 from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.backfill import find_champion
 from taxi_duration.data.contract import CABS
-from taxi_duration.mlflow_store import hold_store
 from taxi_duration.model.store import save_model
-from taxi_duration.registry import load_champion
-from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, log_training
+from taxi_duration.registry.mlflow_store import hold_store
+from taxi_duration.registry.registry import load_champion
+from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, log_training
 from tests.months import FEBRUARY, JANUARY
 from tests.runs import read_logs
 from tests.trained import make_report, train_on

@@ -19,10 +19,10 @@ from taxi_duration import challenge, load_model, tasks
 from taxi_duration.data.contract import CABS
 from taxi_duration.data.month import Month
 from taxi_duration.evaluation.gate import Opponent, judge
-from taxi_duration.mlflow_store import MODEL_ID
 from taxi_duration.model.model import score_predictors
+from taxi_duration.registry.mlflow_store import MODEL_ID
+from taxi_duration.registry.tracking import REGISTERED_MODEL
 from taxi_duration.settings import GateSettings
-from taxi_duration.tracking import REGISTERED_MODEL
 from tests.conftest import connected_to
 from tests.months import SAMPLE
 from tests.runs import Run, call_taxi_duration, read_logs, read_report_artifact, run_local

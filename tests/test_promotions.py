@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_duration.errors import SourceError
-from taxi_duration.promotions import (
+from taxi_duration.registry.promotions import (
     BEGUN,
     DONE,
     DROPPED,

@@ -6,12 +6,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from taxi_duration import InputError, ModelError, SourceError, ledger
+from taxi_duration import InputError, ModelError, SourceError
 from taxi_duration.data.month import Month
-from taxi_duration.mlflow_run import collect_verdict
 from taxi_duration.model.store import identify_training, load_model
-from taxi_duration.promotions import Period
-from taxi_duration.registry import (
+from taxi_duration.registry import ledger
+from taxi_duration.registry.mlflow_run import collect_verdict
+from taxi_duration.registry.promotions import Period
+from taxi_duration.registry.registry import (
     find_version,
     load_champion,
     load_version,
@@ -22,7 +23,7 @@ from taxi_duration.registry import (
     rollback,
     settle,
 )
-from taxi_duration.tracking import REGISTERED_MODEL
+from taxi_duration.registry.tracking import REGISTERED_MODEL
 from tests.months import FEBRUARY
 from tests.registered import GATE, GREEN, IDS, RMSE, YELLOW, Registered, read_aliases, read_tags
 

@@ -13,20 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.comparison import TOLERANCE, compare
 from taxi_duration.data.contract import CABS
 from taxi_duration.data.funnel import RowFunnel
 from taxi_duration.evaluation.evaluation import Evaluation
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
-from taxi_duration.mlflow_store import EXPERIMENT
 from taxi_duration.model import store
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import load_model, load_report, save_model
 from taxi_duration.model.training import Training
-from taxi_duration.reproduction import Recorded, Retrained
-from taxi_duration.tracking import log_training
+from taxi_duration.registry.comparison import TOLERANCE, compare
+from taxi_duration.registry.mlflow_store import EXPERIMENT
+from taxi_duration.registry.reproduction import Recorded, Retrained
+from taxi_duration.registry.tracking import log_training
 from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE
 from tests.runs import Run, call_taxi_duration
 from tests.trained import save_sample_training

@@ -16,10 +16,10 @@ from threading import Event, active_count
 import mlflow.models
 from mlflow import MlflowClient
 
-from taxi_duration import mlflow_store
 from taxi_duration.data.contract import CABS
 from taxi_duration.model.store import load_report, save_model
-from taxi_duration.tracking import log_training
+from taxi_duration.registry import mlflow_store
+from taxi_duration.registry.tracking import log_training
 from tests.faults.forks import kill_at, run_forked
 from tests.months import JANUARY
 from tests.trained import make_report, train_on

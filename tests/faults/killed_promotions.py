@@ -13,7 +13,7 @@ from threading import active_count
 
 from mlflow import MlflowClient
 
-from taxi_duration.registry import promote, promote_candidate, rollback
+from taxi_duration.registry.registry import promote, promote_candidate, rollback
 from tests.faults.forks import kill_at, run_forked
 from tests.registered import GREEN, IDS
 

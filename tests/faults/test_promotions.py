@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.promotions import BEGUN, list_periods
-from taxi_duration.registry import (
+from taxi_duration.registry.promotions import BEGUN, list_periods
+from taxi_duration.registry.registry import (
     load_champion,
     promote,
     promote_candidate,

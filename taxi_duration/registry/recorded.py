@@ -9,9 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from taxi_duration.mlflow_run import load_logged_model
-from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, PARENT, is_store_there, reach_store
-from taxi_duration.tracking import REGISTERED_MODEL
+from taxi_duration.registry.mlflow_run import load_logged_model
+from taxi_duration.registry.mlflow_store import (
+    EXPERIMENT,
+    MODEL_ID,
+    PARENT,
+    is_store_there,
+    reach_store,
+)
+from taxi_duration.registry.tracking import REGISTERED_MODEL
 
 # isort: split
 # The lines above set what mlflow reads when it is imported.
@@ -22,8 +28,8 @@ from mlflow.exceptions import MlflowException
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.evaluation.report import Report
 from taxi_duration.model.store import REPORT_FILE, load_model, load_report
-from taxi_duration.reproduction import Recorded
-from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.registry.reproduction import Recorded
+from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 
 
 def find_training(reference: str, models_directory: Path) -> Recorded:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from taxi_duration.mlflow_run import start_run
-from taxi_duration.mlflow_store import PROCESS, find_experiment, hold_store
+from taxi_duration.registry.mlflow_run import start_run
+from taxi_duration.registry.mlflow_store import PROCESS, find_experiment, hold_store
 from taxi_duration.reports.markdown import make_table
 
 # isort: split
@@ -20,8 +20,8 @@ from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from taxi_duration.processes import describe_process, is_dead
-from taxi_duration.tracking import locate_page
-from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.registry.tracking import locate_page
+from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 from taxi_duration.walk_forward import BackfillPlan, Step, list_rows, list_series
 
 BACKFILL_ID = "backfill_id"

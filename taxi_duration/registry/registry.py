@@ -10,7 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from taxi_duration.champions import (
+from taxi_duration.data.contract import Cab
+from taxi_duration.errors import InputError
+from taxi_duration.registry.champions import (
     Champion,
     check_store,
     find_to_load,
@@ -21,13 +23,11 @@ from taxi_duration.champions import (
     name_command,
     read_number,
 )
-from taxi_duration.data.contract import Cab
-from taxi_duration.errors import InputError
-from taxi_duration.history import History, Version, read_history, read_past
-from taxi_duration.ledger import Ledger
-from taxi_duration.mlflow_run import STAYS
-from taxi_duration.mlflow_store import hold_store, is_store_there
-from taxi_duration.promotions import (
+from taxi_duration.registry.history import History, Version, read_history, read_past
+from taxi_duration.registry.ledger import Ledger
+from taxi_duration.registry.mlflow_run import STAYS
+from taxi_duration.registry.mlflow_store import hold_store, is_store_there
+from taxi_duration.registry.promotions import (
     DONE,
     GATE,
     PROMOTE,
@@ -36,8 +36,8 @@ from taxi_duration.promotions import (
     find_previous,
     list_passed,
 )
-from taxi_duration.tracking import REGISTERED_MODEL
-from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.registry.tracking import REGISTERED_MODEL
+from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 
 __all__ = [
     "Champion",

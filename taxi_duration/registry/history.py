@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from taxi_duration.ledger import Ledger, search_all
-from taxi_duration.mlflow_run import (
+from taxi_duration.registry.ledger import Ledger, search_all
+from taxi_duration.registry.mlflow_run import (
     AGAINST,
     HASHED,
     NOT_JUDGED,
@@ -16,7 +16,7 @@ from taxi_duration.mlflow_run import (
     STAYS,
     VERDICT,
 )
-from taxi_duration.mlflow_store import EXPERIMENT, MODEL_ID, is_store_there, reach_store
+from taxi_duration.registry.mlflow_store import EXPERIMENT, MODEL_ID, is_store_there, reach_store
 
 # isort: split
 # The lines above set what mlflow reads when it is imported.
@@ -28,9 +28,9 @@ from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import hide_credentials
-from taxi_duration.promotions import Event, Period, list_periods
-from taxi_duration.tracking import locate_page
-from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.registry.promotions import Event, Period, list_periods
+from taxi_duration.registry.tracking import locate_page
+from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 
 
 @dataclass(frozen=True)

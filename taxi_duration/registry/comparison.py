@@ -19,7 +19,7 @@ from taxi_duration.model.features import Term
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import locate_model
 from taxi_duration.model.training import Training
-from taxi_duration.reproduction import Recorded, Retrained, named_gaps
+from taxi_duration.registry.reproduction import Recorded, Retrained, named_gaps
 
 TOLERANCE = 1e-9
 

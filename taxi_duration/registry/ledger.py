@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from taxi_duration.mlflow_store import MODEL_ID
+from taxi_duration.registry.mlflow_store import MODEL_ID
 
 # isort: split
 # The line above sets what mlflow reads when it is imported.
@@ -23,7 +23,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from taxi_duration.data.contract import Cab
-from taxi_duration.promotions import (
+from taxi_duration.registry.promotions import (
     BEGUN,
     DONE,
     DROPPED,
@@ -36,7 +36,7 @@ from taxi_duration.promotions import (
     replay,
     write_event,
 )
-from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, TRAINING, name_alias
+from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, TRAINING, name_alias
 
 PAGE = 1000
 """How many results are asked for at a time."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from taxi_duration.champions import find_version
 from taxi_duration.data.contract import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.store import load_model, load_report
 from taxi_duration.predict.scoring import NamedModel
-from taxi_duration.tracking import CHAMPION
+from taxi_duration.registry.champions import find_version
+from taxi_duration.registry.tracking import CHAMPION
 
 
 def load_named_model(name: str, cab: Cab) -> NamedModel:

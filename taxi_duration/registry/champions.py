@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from taxi_duration.ledger import search_versions
-from taxi_duration.mlflow_run import AGAINST, HASHED, load_logged_model
-from taxi_duration.mlflow_store import MODEL_ID, is_store_there, reach_store
+from taxi_duration.registry.ledger import search_versions
+from taxi_duration.registry.mlflow_run import AGAINST, HASHED, load_logged_model
+from taxi_duration.registry.mlflow_store import MODEL_ID, is_store_there, reach_store
 
 # isort: split
 # The lines above set what mlflow reads when it is imported.
@@ -23,8 +23,8 @@ from taxi_duration.data.contract import DEFAULT_CAB, Cab
 from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.model.model import DurationModel
-from taxi_duration.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias
-from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias
+from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 
 
 @dataclass(frozen=True)

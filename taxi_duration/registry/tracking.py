@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from taxi_duration.mlflow_run import collect_verdict, log_run
-from taxi_duration.mlflow_store import (
+from taxi_duration.registry.mlflow_run import collect_verdict, log_run
+from taxi_duration.registry.mlflow_store import (
     EXPERIMENT,
     MODEL_ID,
     PARENT,
@@ -41,7 +41,7 @@ from taxi_duration.evaluation.report import Report
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import check_finite, identify_training
 from taxi_duration.processes import describe_process, is_dead
-from taxi_duration.tracking_uri import resolve_tracking_uri
+from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 
 REGISTERED_MODEL = "nyc-taxi-duration"
 CANDIDATE = "candidate"

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from taxi_duration.mlflow_store import MODEL_ID, PARENT, PROCESS
+from taxi_duration.registry.mlflow_store import MODEL_ID, PARENT, PROCESS
 
 # isort: split
 # The line above sets what mlflow reads when it is imported.
