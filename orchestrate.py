@@ -8,8 +8,7 @@ from prefect import flow
 
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.data.tlc import LocalMonths, check_months
-from taxi_duration.hooks import tell
-from taxi_duration.options import (
+from taxi_duration.flows.options import (
     Alpha,
     CabName,
     DaskAddress,
@@ -24,9 +23,10 @@ from taxi_duration.options import (
     TrainMonths,
     Year,
 )
-from taxi_duration.pipeline import TrainedRun, check_settings, read_flow_day, train
-from taxi_duration.plan import Plan, make_plan
-from taxi_duration.turns import take_turn
+from taxi_duration.flows.pipeline import TrainedRun, check_settings, read_flow_day, train
+from taxi_duration.flows.plan import Plan, make_plan
+from taxi_duration.flows.turns import take_turn
+from taxi_duration.hooks import tell
 
 
 @flow(name="main-flow", on_failure=[tell], on_crashed=[tell])

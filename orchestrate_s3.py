@@ -10,8 +10,7 @@ from taxi_duration.cli import run_from_command_line
 from taxi_duration.data.s3 import BucketMonths, upload_model
 from taxi_duration.data.s3_block import load_bucket
 from taxi_duration.files import check_writable
-from taxi_duration.hooks import tell
-from taxi_duration.options import (
+from taxi_duration.flows.options import (
     Alpha,
     BlockName,
     CabName,
@@ -28,13 +27,14 @@ from taxi_duration.options import (
     TrainMonths,
     Year,
 )
-from taxi_duration.pipeline import TrainedRun, check_settings, read_flow_day, train
-from taxi_duration.plan import Plan, make_plan
+from taxi_duration.flows.pipeline import TrainedRun, check_settings, read_flow_day, train
+from taxi_duration.flows.plan import Plan, make_plan
+from taxi_duration.flows.turns import take_turn
+from taxi_duration.hooks import tell
 from taxi_duration.settings import (
     TransferSettings,
     read_settings,
 )
-from taxi_duration.turns import take_turn
 
 
 @flow(name="main-flow-s3", on_failure=[tell], on_crashed=[tell])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from taxi_duration.data.contract import CABS, get_cab
 from taxi_duration.data.s3_block import DEFAULT_BLOCK
-from taxi_duration.dead_runs import LOCAL_FLOW, S3_FLOW
 from taxi_duration.examination import Check, examine, render_json, render_line
+from taxi_duration.flows.dead_runs import LOCAL_FLOW, S3_FLOW
+from taxi_duration.flows.options import LocalOptions, S3Options, check_key_prefix
 from taxi_duration.local_checks import check_disk, check_mlflow, check_versions
-from taxi_duration.options import LocalOptions, S3Options, check_key_prefix
 from taxi_duration.prefect_checks import (
     check_schedule,
     check_server,

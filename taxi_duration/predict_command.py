@@ -8,10 +8,16 @@ from pathlib import Path
 
 from taxi_duration.cli import add_flags
 from taxi_duration.data.month_file import MonthFile
-from taxi_duration.options import read_options
-from taxi_duration.progress import SCORING_KEY, show_progress
+from taxi_duration.flows.options import read_options
+from taxi_duration.flows.progress import SCORING_KEY, show_progress
+from taxi_duration.flows.scoring_plan import (
+    Scored,
+    ScoringOptions,
+    ScoringPlan,
+    plan_scoring,
+    score,
+)
 from taxi_duration.registry.named_model import load_named_model
-from taxi_duration.scoring_plan import Scored, ScoringOptions, ScoringPlan, plan_scoring, score
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

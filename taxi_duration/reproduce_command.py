@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from taxi_duration.data.month_file import MonthFile
-from taxi_duration.options import LocalOptions
+from taxi_duration.flows.options import LocalOptions
 from taxi_duration.registry.comparison import (
     TOLERANCE,
     Comparison,

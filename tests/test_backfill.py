@@ -24,15 +24,15 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import Artifact, FlowRun
 
-from taxi_duration.backfill import backfill
-from taxi_duration.backfill_report import ARTIFACT_KEY
 from taxi_duration.data.month import Month
+from taxi_duration.flows.backfill import backfill
+from taxi_duration.flows.backfill_report import ARTIFACT_KEY
+from taxi_duration.flows.progress import BACKFILL_KEY
+from taxi_duration.flows.walk_forward import BackfillOptions
 from taxi_duration.model.store import load_model
-from taxi_duration.progress import BACKFILL_KEY
 from taxi_duration.registry.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 from taxi_duration.registry.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL
-from taxi_duration.walk_forward import BackfillOptions
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.killed_backfills import AT_ONCE, KILLED
 from tests.months import identify, write_month

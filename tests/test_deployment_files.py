@@ -20,8 +20,8 @@ from prefect.workers.process import ProcessWorker
 from pydantic import TypeAdapter
 
 from taxi_duration.data.month import Month
-from taxi_duration.options import LocalOptions
-from taxi_duration.plan import make_plan
+from taxi_duration.flows.options import LocalOptions
+from taxi_duration.flows.plan import make_plan
 from tests.conftest import REPOSITORY
 
 FLOWS = {

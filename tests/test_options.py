@@ -8,8 +8,8 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.tlc import check_months
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.files import check_writable
-from taxi_duration.options import LocalOptions, S3Options, read_options
-from taxi_duration.plan import make_plan
+from taxi_duration.flows.options import LocalOptions, S3Options, read_options
+from taxi_duration.flows.plan import make_plan
 
 TODAY = date(2023, 6, 15)
 

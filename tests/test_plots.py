@@ -4,9 +4,9 @@ import struct
 import pytest
 
 from taxi_duration.data.month import Month
+from taxi_duration.flows.walk_forward import Step
 from taxi_duration.reports.markdown import embed_png
 from taxi_duration.reports.plots import TEXT_SIZE, draw_rmse_by_month, plot_rmse_by_month
-from taxi_duration.walk_forward import Step
 from tests.test_walk_forward import make_step
 
 

@@ -10,11 +10,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from taxi_duration import processes
-from taxi_duration.processes import describe_process, is_dead
+from taxi_duration.flows import processes
+from taxi_duration.flows.processes import describe_process, is_dead
 
-DESCRIBE = "from taxi_duration.processes import describe_process; print(describe_process())"
-IS_DEAD = "; import sys; from taxi_duration.processes import is_dead; print(is_dead(sys.argv[1]))"
+DESCRIBE = "from taxi_duration.flows.processes import describe_process; print(describe_process())"
+IS_DEAD = (
+    "; import sys; from taxi_duration.flows.processes import is_dead; print(is_dead(sys.argv[1]))"
+)
 WAIT = "; import time; print(flush=True); time.sleep(600)"
 UNSHARE = ["unshare", "--pid", "--fork", "--mount-proc"]
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from taxi_duration.cli import make_parser
-from taxi_duration.options import LocalOptions
+from taxi_duration.flows.options import LocalOptions
 from taxi_duration.settings import (
     AlertSettings,
     GateSettings,

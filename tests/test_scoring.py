@@ -31,6 +31,7 @@ from taxi_duration import (
     train_model,
 )
 from taxi_duration.data.contract import CABS
+from taxi_duration.flows.scoring_plan import Scored
 from taxi_duration.model.store import save_model
 from taxi_duration.model.training import Training
 from taxi_duration.predict.scoring import NamedModel, Tally, find_seen, map_in_order, score_trips
@@ -38,7 +39,6 @@ from taxi_duration.predict.text_columns import TextColumns
 from taxi_duration.registry.mlflow_store import hold_store
 from taxi_duration.registry.named_model import load_named_model
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, log_training
-from taxi_duration.scoring_plan import Scored
 from tests.faults.downloads import FILE
 from tests.months import JANUARY, SAMPLE
 from tests.runs import call_taxi_duration

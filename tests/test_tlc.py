@@ -8,7 +8,7 @@ from taxi_duration.data.month_file import MonthFile
 from taxi_duration.data.tlc import check_months, locate_month
 from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file
-from taxi_duration.tasks import RETRIES, download_month
+from taxi_duration.flows.tasks import RETRIES, download_month
 from tests.faults.downloads import FILE, GREEN, JANUARY, list_names, locate
 from tests.months import identify, write_month
 from tests.web import Tlc, answer_status, make_etag

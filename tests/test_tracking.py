@@ -18,8 +18,8 @@ from taxi_duration import InputError, SourceError, load_model
 from taxi_duration.cli import run_from_command_line
 from taxi_duration.data.contract import CABS
 from taxi_duration.evaluation.report import collect_metrics
+from taxi_duration.flows.options import LocalOptions, S3Options
 from taxi_duration.model.store import load_report, save_model
-from taxi_duration.options import LocalOptions, S3Options
 from taxi_duration.registry.mlflow_store import EXPERIMENT
 from taxi_duration.registry.tracking import CANDIDATE, REGISTERED_MODEL, log_training
 from taxi_duration.registry.tracking_uri import check_tracking_uri, resolve_tracking_uri

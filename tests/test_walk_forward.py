@@ -4,8 +4,8 @@ from typing import Any
 import pytest
 
 from taxi_duration.errors import InputError
-from taxi_duration.options import read_options
-from taxi_duration.walk_forward import (
+from taxi_duration.flows.options import read_options
+from taxi_duration.flows.walk_forward import (
     BackfillOptions,
     BackfillPlan,
     Step,

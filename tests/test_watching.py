@@ -22,7 +22,7 @@ import orchestrate
 from taxi_duration import watching
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
-from taxi_duration.heartbeats import TAG
+from taxi_duration.flows.heartbeats import TAG
 from taxi_duration.hooks import tell
 from taxi_duration.settings import AlertSettings, read_settings
 from tests.conftest import REPOSITORY, connected_to

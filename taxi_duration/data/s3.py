@@ -28,8 +28,8 @@ from taxi_duration.data.s3_errors import named_errors, read_status
 from taxi_duration.data.transfer import Progress, Transfer, read_as_it_comes
 from taxi_duration.errors import ModelError, TransientSourceError
 from taxi_duration.files import stage
+from taxi_duration.flows.options import check_key_prefix
 from taxi_duration.model.store import FILES, MANIFEST_FILE, verify_model
-from taxi_duration.options import check_key_prefix
 from taxi_duration.settings import TransferSettings, read_settings
 
 POINTER_FILE = "latest.json"

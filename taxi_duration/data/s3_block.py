@@ -12,7 +12,7 @@ from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from taxi_duration.errors import InputError, hide_credentials
-from taxi_duration.options import check_block_name
+from taxi_duration.flows.options import check_block_name
 
 CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
 DEFAULT_BLOCK = "s3-bucket-block"

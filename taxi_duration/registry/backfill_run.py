@@ -19,10 +19,10 @@ from taxi_duration.reports.markdown import make_table
 from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from taxi_duration.processes import describe_process, is_dead
+from taxi_duration.flows.processes import describe_process, is_dead
+from taxi_duration.flows.walk_forward import BackfillPlan, Step, list_rows, list_series
 from taxi_duration.registry.tracking import locate_page
 from taxi_duration.registry.tracking_uri import resolve_tracking_uri
-from taxi_duration.walk_forward import BackfillPlan, Step, list_rows, list_series
 
 BACKFILL_ID = "backfill_id"
 """Tag: what a backfill's table follows from."""

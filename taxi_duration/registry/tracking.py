@@ -38,9 +38,9 @@ from mlflow.exceptions import MlflowException
 from taxi_duration.data.contract import DEFAULT_CAB, Cab
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.evaluation.report import Report
+from taxi_duration.flows.processes import describe_process, is_dead
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import check_finite, identify_training
-from taxi_duration.processes import describe_process, is_dead
 from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 
 REGISTERED_MODEL = "nyc-taxi-duration"

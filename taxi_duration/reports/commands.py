@@ -6,8 +6,8 @@ import shlex
 
 from taxi_duration.data.month import Month
 from taxi_duration.evaluation.report import Report, has_synthetic_trips
+from taxi_duration.flows.options import LocalOptions
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.options import LocalOptions
 from taxi_duration.settings import Thresholds, name_variable
 
 SAMPLE = "data/sample"

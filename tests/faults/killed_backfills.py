@@ -19,8 +19,8 @@ import sklearn.linear_model  # noqa: F401
 import skops.io  # noqa: F401
 from mlflow import MlflowClient
 
-from taxi_duration import tasks
 from taxi_duration.__main__ import main as run
+from taxi_duration.flows import tasks
 from tests.faults.forks import kill_at
 
 KILLED = {

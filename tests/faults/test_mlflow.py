@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 from mlflow.entities import Run as MlflowRun
 
-from taxi_duration import ModelError, SourceError, challenge, load_model
+from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.data.contract import CABS
 from taxi_duration.data.month_file import read_trips
 from taxi_duration.errors import TransientSourceError
+from taxi_duration.flows import challenge
+from taxi_duration.flows.processes import describe_process
 from taxi_duration.model.store import load_report
-from taxi_duration.processes import describe_process
 from taxi_duration.registry import mlflow_store
 from taxi_duration.registry.mlflow_store import EXPERIMENT
 from taxi_duration.registry.registry import Champion, load_champion

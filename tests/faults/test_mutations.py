@@ -16,8 +16,8 @@ from taxi_duration.data.month_file import MonthFile
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file
-from taxi_duration.options import LocalOptions, check_key_prefix, read_options
-from taxi_duration.plan import make_plan
+from taxi_duration.flows.options import LocalOptions, check_key_prefix, read_options
+from taxi_duration.flows.plan import make_plan
 from tests.faults.downloads import FILE, GREEN, SIDECAR, list_names, locate
 from tests.web import Tlc
 

@@ -22,9 +22,9 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Completed, Running
 
-from taxi_duration import dead_runs
-from taxi_duration.dead_runs import ATTEMPT, PROCESS, close_dead_runs
-from taxi_duration.processes import describe_process, is_dead
+from taxi_duration.flows import dead_runs
+from taxi_duration.flows.dead_runs import ATTEMPT, PROCESS, close_dead_runs
+from taxi_duration.flows.processes import describe_process, is_dead
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.halted import GO, HALTED
 from tests.months import SAMPLE
@@ -43,11 +43,11 @@ ARGUMENTS = (
     "--year", "2025", "--month", "1", "--features", "course",
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
-WITHIN_FIT = "taxi_duration.tasks:fit_window"
+WITHIN_FIT = "taxi_duration.flows.tasks:fit_window"
 WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
 KILLED_AS_ITS_SERVER_STARTS = """
 import os, signal, subprocess
-from taxi_duration.embedded_server import have_prefect_server
+from taxi_duration.flows.embedded_server import have_prefect_server
 
 begin = subprocess.Popen._execute_child
 
@@ -292,7 +292,9 @@ def not_ours() -> None:
 
 @pytest.fixture(scope="module")
 def dead_process() -> str:
-    command = "from taxi_duration.processes import describe_process; print(describe_process())"
+    command = (
+        "from taxi_duration.flows.processes import describe_process; print(describe_process())"
+    )
     described = subprocess.run(
         [sys.executable, "-c", command], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

@@ -24,8 +24,8 @@ from taxi_duration.errors import (
     TransientSourceError,
 )
 from taxi_duration.files import hash_file
+from taxi_duration.flows.options import S3Options, read_options
 from taxi_duration.model.store import FILES, MODEL_FORMAT, verify_model, write_json
-from taxi_duration.options import S3Options, read_options
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
 from tests.faults.s3_stub import Answer, Handler, S3Stub, get_always, put, refuse, serve_stub

@@ -12,7 +12,7 @@ from prefect import flow
 from taxi_duration.data.month_file import MonthFile
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.files import hash_file
-from taxi_duration.tasks import download_month
+from taxi_duration.flows.tasks import download_month
 from tests.conftest import connected_to
 from tests.faults.downloads import FILE, JANUARY, SIDECAR, list_names, locate
 from tests.months import write_month
@@ -93,7 +93,7 @@ def tried(
         for variable, value in tlc.environment.items():
             patch.setenv(variable, value)
         patch.setenv("TAXI_DURATION_TRANSFER_LONGEST_WAIT_SECONDS", "7")
-        patch.setattr("taxi_duration.tasks.time", SimpleNamespace(sleep=waits.append))
+        patch.setattr("taxi_duration.flows.tasks.time", SimpleNamespace(sleep=waits.append))
         tlc.files[FILE] = write_month(directory / "made" / FILE).read_bytes()
         try_all(tlc)
         yield scenarios

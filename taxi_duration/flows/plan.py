@@ -9,8 +9,8 @@ from importlib.util import find_spec
 from taxi_duration.data.contract import Cab, check_month, get_cab
 from taxi_duration.data.month import Month, newest_published
 from taxi_duration.errors import InputError
+from taxi_duration.flows.options import TrainingOptions
 from taxi_duration.model.features import FeatureSet, get_feature_set
-from taxi_duration.options import TrainingOptions
 
 DASK_REQUIREMENT = "prefect-dask>=0.3.7,<1"
 

@@ -20,16 +20,13 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import TaskRunner
 
-from taxi_duration import dead_runs
-from taxi_duration.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.evaluation.stability import warn_of_shifts
-from taxi_duration.hooks import tell
-from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import is_whole, load_model, load_report, locate_model
-from taxi_duration.options import (
+from taxi_duration.flows import dead_runs
+from taxi_duration.flows.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
+from taxi_duration.flows.options import (
     Alpha,
     BackfillRunnerName,
     CabName,
@@ -41,7 +38,7 @@ from taxi_duration.options import (
     Offline,
     TrainMonths,
 )
-from taxi_duration.pipeline import (
+from taxi_duration.flows.pipeline import (
     SUMS_DIRECTORY,
     check_settings,
     describe_run,
@@ -49,17 +46,16 @@ from taxi_duration.pipeline import (
     read_flow_day,
     warn_of_drift,
 )
-from taxi_duration.plan import Plan
-from taxi_duration.progress import BackfillProgress
-from taxi_duration.registry import tracking
-from taxi_duration.registry.backfill_run import log_backfill
-from taxi_duration.registry.registry import Champion, load_champion, settle
-from taxi_duration.reports.card import Remarks
-from taxi_duration.reports.plots import plot_rmse_by_month
-from taxi_duration.runners import count_workers, open_runner
-from taxi_duration.scale_out import Reducing, reduce_months, submit_champion, submit_validation
-from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
-from taxi_duration.tasks import (
+from taxi_duration.flows.plan import Plan
+from taxi_duration.flows.progress import BackfillProgress
+from taxi_duration.flows.runners import count_workers, open_runner
+from taxi_duration.flows.scale_out import (
+    Reducing,
+    reduce_months,
+    submit_champion,
+    submit_validation,
+)
+from taxi_duration.flows.tasks import (
     IN_MEMORY,
     RETRIES,
     CleanMonth,
@@ -68,8 +64,8 @@ from taxi_duration.tasks import (
     save_artifacts,
     train_regression,
 )
-from taxi_duration.turns import take_turn
-from taxi_duration.walk_forward import (
+from taxi_duration.flows.turns import take_turn
+from taxi_duration.flows.walk_forward import (
     BackfillOptions,
     BackfillPlan,
     FromMonth,
@@ -77,6 +73,15 @@ from taxi_duration.walk_forward import (
     ToMonth,
     plan_backfill,
 )
+from taxi_duration.hooks import tell
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.store import is_whole, load_model, load_report, locate_model
+from taxi_duration.registry import tracking
+from taxi_duration.registry.backfill_run import log_backfill
+from taxi_duration.registry.registry import Champion, load_champion, settle
+from taxi_duration.reports.card import Remarks
+from taxi_duration.reports.plots import plot_rmse_by_month
+from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 
 
 @flow(name="backfill", on_failure=[tell], on_crashed=[tell])

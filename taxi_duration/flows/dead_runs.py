@@ -26,7 +26,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run as this_run
 from prefect.states import Cancelled, Crashed
 
-from taxi_duration.processes import describe_process, is_dead
+from taxi_duration.flows.processes import describe_process, is_dead
 
 LOCAL_FLOW, S3_FLOW = "main-flow", "main-flow-s3"
 FLOWS = [LOCAL_FLOW, S3_FLOW, "backfill", "predict"]

@@ -13,8 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from taxi_duration.data.contract import check_month, get_cab
 from taxi_duration.data.month import Month, newest_published
 from taxi_duration.errors import InputError
-from taxi_duration.model.features import get_feature_set
-from taxi_duration.options import (
+from taxi_duration.flows.options import (
     Alpha,
     BackfillRunnerName,
     CabName,
@@ -26,7 +25,8 @@ from taxi_duration.options import (
     Offline,
     TrainMonths,
 )
-from taxi_duration.plan import Plan, check_runner
+from taxi_duration.flows.plan import Plan, check_runner
+from taxi_duration.model.features import get_feature_set
 
 MOST_MONTHS = 240
 

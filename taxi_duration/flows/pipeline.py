@@ -12,8 +12,6 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from taxi_duration import dead_runs
-from taxi_duration.challenge import find_challenge, judge_candidate, promote_champion
 from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL
@@ -21,24 +19,12 @@ from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import Report, build_report, outline_report
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
-from taxi_duration.model.store import identify_model, load_report
-from taxi_duration.model.training import Training
-from taxi_duration.plan import Plan
-from taxi_duration.registry import tracking
-from taxi_duration.registry.registry import Promotion, read_past
-from taxi_duration.registry.tracking import TrackedRun
-from taxi_duration.registry.tracking_uri import check_tracking_uri
-from taxi_duration.reports.card import Remarks
-from taxi_duration.runners import open_runner
-from taxi_duration.scale_out import Reducing, reduce_months
-from taxi_duration.settings import (
-    AlertSettings,
-    GateSettings,
-    StabilityLimits,
-    Thresholds,
-    read_settings,
-)
-from taxi_duration.tasks import (
+from taxi_duration.flows import dead_runs
+from taxi_duration.flows.challenge import find_challenge, judge_candidate, promote_champion
+from taxi_duration.flows.plan import Plan
+from taxi_duration.flows.runners import open_runner
+from taxi_duration.flows.scale_out import Reducing, reduce_months
+from taxi_duration.flows.tasks import (
     CleanMonth,
     Locate,
     Validation,
@@ -51,6 +37,20 @@ from taxi_duration.tasks import (
     train_regression,
     upload_artifacts,
     validate,
+)
+from taxi_duration.model.store import identify_model, load_report
+from taxi_duration.model.training import Training
+from taxi_duration.registry import tracking
+from taxi_duration.registry.registry import Promotion, read_past
+from taxi_duration.registry.tracking import TrackedRun
+from taxi_duration.registry.tracking_uri import check_tracking_uri
+from taxi_duration.reports.card import Remarks
+from taxi_duration.settings import (
+    AlertSettings,
+    GateSettings,
+    StabilityLimits,
+    Thresholds,
+    read_settings,
 )
 
 SUMS_DIRECTORY = "sums"

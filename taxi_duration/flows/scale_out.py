@@ -23,12 +23,9 @@ from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, RunnerError
 from taxi_duration.evaluation.evaluation import Baselines
 from taxi_duration.files import flush_to_disk, stage
-from taxi_duration.model.model import DurationModel, score_predictors
-from taxi_duration.model.store import TRAINING_CODE
-from taxi_duration.plan import Plan
-from taxi_duration.runners import name_import_errors, stopped
-from taxi_duration.settings import Thresholds
-from taxi_duration.tasks import (
+from taxi_duration.flows.plan import Plan
+from taxi_duration.flows.runners import name_import_errors, stopped
+from taxi_duration.flows.tasks import (
     IN_MEMORY,
     RETRIES,
     CleanMonth,
@@ -38,6 +35,9 @@ from taxi_duration.tasks import (
     download_month,
     validate,
 )
+from taxi_duration.model.model import DurationModel, score_predictors
+from taxi_duration.model.store import TRAINING_CODE
+from taxi_duration.settings import Thresholds
 from taxi_duration.version import identify_code
 
 Result = TypeVar("Result")

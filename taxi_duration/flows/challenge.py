@@ -16,9 +16,10 @@ from taxi_duration.errors import (
 )
 from taxi_duration.evaluation.gate import Opponent, Verdict, judge
 from taxi_duration.evaluation.report import Report, explain_promotion
+from taxi_duration.flows.plan import Plan
+from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, Validation
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.store import identify_model
-from taxi_duration.plan import Plan
 from taxi_duration.registry.registry import (
     Champion,
     Promotion,
@@ -29,7 +30,6 @@ from taxi_duration.registry.registry import (
 )
 from taxi_duration.registry.tracking import TrackedRun
 from taxi_duration.settings import GateSettings
-from taxi_duration.tasks import IN_MEMORY, RETRIES, Validation
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from rich.progress import Progress as Bar
 
 from taxi_duration.data.month import Month
 from taxi_duration.data.transfer import Progress
-from taxi_duration.walk_forward import BackfillPlan, Step, count_months
+from taxi_duration.flows.walk_forward import BackfillPlan, Step, count_months
 
 DOWNLOAD_KEY, BACKFILL_KEY = "download-progress", "backfill-progress"
 SCORING_KEY = "scoring-progress"

@@ -9,18 +9,14 @@ from uuid import UUID
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from taxi_duration import dead_runs
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month
 from taxi_duration.data.month_file import MonthFile
-from taxi_duration.hooks import tell
-from taxi_duration.options import CabName, DataDirectory, Offline
-from taxi_duration.pipeline import read_flow_day
-from taxi_duration.predict.scoring import NamedModel
-from taxi_duration.progress import SCORING_KEY, show_progress
-from taxi_duration.registry.named_model import load_named_model
-from taxi_duration.reports.markdown import make_table
-from taxi_duration.scoring_plan import (
+from taxi_duration.flows import dead_runs
+from taxi_duration.flows.options import CabName, DataDirectory, Offline
+from taxi_duration.flows.pipeline import read_flow_day
+from taxi_duration.flows.progress import SCORING_KEY, show_progress
+from taxi_duration.flows.scoring_plan import (
     IdColumn,
     Input,
     ModelName,
@@ -31,7 +27,11 @@ from taxi_duration.scoring_plan import (
     plan_scoring,
     score,
 )
-from taxi_duration.tasks import IN_MEMORY, RETRIES, download_month
+from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, download_month
+from taxi_duration.hooks import tell
+from taxi_duration.predict.scoring import NamedModel
+from taxi_duration.registry.named_model import load_named_model
+from taxi_duration.reports.markdown import make_table
 
 ARTIFACT_KEY = "predictions"
 

@@ -1,0 +1,1 @@
+"""The Prefect flows, their options, tasks and server."""
