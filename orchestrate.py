@@ -26,7 +26,7 @@ from taxi_duration.flows.options import (
 from taxi_duration.flows.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.flows.plan import Plan, make_plan
 from taxi_duration.flows.turns import take_turn
-from taxi_duration.hooks import tell
+from taxi_duration.operations.hooks import tell
 
 
 @flow(name="main-flow", on_failure=[tell], on_crashed=[tell])

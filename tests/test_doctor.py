@@ -30,17 +30,17 @@ from prefect.client.schemas.actions import (
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from taxi_duration import doctor
 from taxi_duration.__main__ import main
 from taxi_duration.data.month import newest_published
 from taxi_duration.data.s3_block import create_blocks
-from taxi_duration.doctor import Setup, make_checks
 from taxi_duration.errors import InputError
-from taxi_duration.examination import Check, CheckError, Finding, examine
-from taxi_duration.local_checks import check_disk
+from taxi_duration.operations import doctor
+from taxi_duration.operations.doctor import Setup, make_checks
+from taxi_duration.operations.examination import Check, CheckError, Finding, examine
+from taxi_duration.operations.local_checks import check_disk
+from taxi_duration.operations.requirements import find_misfits, read_requirements
 from taxi_duration.registry import mlflow_store
 from taxi_duration.registry.mlflow_store import hold_store
-from taxi_duration.requirements import find_misfits, read_requirements
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.test_mlflow import unprivileged

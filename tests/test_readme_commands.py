@@ -23,8 +23,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from taxi_duration import watching
 from taxi_duration.data.month import Month, newest_published
+from taxi_duration.operations import watching
 from tests.buckets import KEY, SECRET, S3Server, serve_s3
 from tests.conftest import REPOSITORY
 from tests.deployments import make_checkout, make_machine

@@ -19,11 +19,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from prefect.states import Crashed, Failed
 
 import orchestrate
-from taxi_duration import watching
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
 from taxi_duration.flows.heartbeats import TAG
-from taxi_duration.hooks import tell
+from taxi_duration.operations import watching
+from taxi_duration.operations.hooks import tell
 from taxi_duration.settings import AlertSettings, read_settings
 from tests.conftest import REPOSITORY, connected_to
 from tests.months import SAMPLE, write_months

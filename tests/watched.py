@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 
-from taxi_duration import watching
 from taxi_duration.__main__ import main
+from taxi_duration.operations import watching
 from tests.conftest import REPOSITORY
 from tests.servers import make_environment, wait_until
 

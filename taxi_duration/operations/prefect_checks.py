@@ -38,7 +38,7 @@ from prefect.settings import (
 )
 
 from taxi_duration.cli import find_program
-from taxi_duration.examination import CheckError
+from taxi_duration.operations.examination import CheckError
 from taxi_duration.settings import LOOPBACK
 
 REQUEST_SECONDS = 5

@@ -11,17 +11,17 @@ from pathlib import Path
 
 from taxi_duration.data.contract import CABS, get_cab
 from taxi_duration.data.s3_block import DEFAULT_BLOCK
-from taxi_duration.examination import Check, examine, render_json, render_line
 from taxi_duration.flows.dead_runs import LOCAL_FLOW, S3_FLOW
 from taxi_duration.flows.options import LocalOptions, S3Options, check_key_prefix
-from taxi_duration.local_checks import check_disk, check_mlflow, check_versions
-from taxi_duration.prefect_checks import (
+from taxi_duration.operations.examination import Check, examine, render_json, render_line
+from taxi_duration.operations.local_checks import check_disk, check_mlflow, check_versions
+from taxi_duration.operations.prefect_checks import (
     check_schedule,
     check_server,
     check_work_pool,
     check_worker,
 )
-from taxi_duration.source_checks import check_block, check_bucket, check_newest_month
+from taxi_duration.operations.source_checks import check_block, check_bucket, check_newest_month
 from taxi_duration.version import CHECKOUT
 
 DEFAULT_POOL = "zoompool"

@@ -15,11 +15,11 @@ from sqlalchemy.exc import DBAPIError
 
 from taxi_duration.cli import find_program
 from taxi_duration.errors import InputError, SourceError, TransientSourceError, hide_credentials
-from taxi_duration.examination import CheckError
 from taxi_duration.files import check_writable
+from taxi_duration.operations.examination import CheckError
+from taxi_duration.operations.requirements import find_misfits, fits_python, read_requirements
 from taxi_duration.registry.mlflow_store import find_database, is_store_there, reach_store
 from taxi_duration.registry.tracking_uri import URI_VARIABLE, resolve_tracking_uri
-from taxi_duration.requirements import find_misfits, fits_python, read_requirements
 
 NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)
 

@@ -34,8 +34,8 @@ from taxi_duration.errors import (
     SourceError,
     TransientSourceError,
 )
-from taxi_duration.examination import CheckError, split_remedy
-from taxi_duration.prefect_checks import name_server_faults
+from taxi_duration.operations.examination import CheckError, split_remedy
+from taxi_duration.operations.prefect_checks import name_server_faults
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings
 
 IMPATIENCE = {"connect_timeout": 4, "read_timeout": 4, "retries": {"total_max_attempts": 1}}

@@ -23,7 +23,7 @@ from prefect.types import SecretDict
 from taxi_duration.errors import InputError, hide_credentials
 from taxi_duration.flows.dead_runs import FLOWS
 from taxi_duration.flows.heartbeats import TAG
-from taxi_duration.hooks import SUBJECT, TEXT
+from taxi_duration.operations.hooks import SUBJECT, TEXT
 from taxi_duration.settings import AlertSettings, check_alert_url, name_variable, read_settings
 
 SILENT = timedelta(seconds=90)
