@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from taxi_duration.cli import run_from_command_line
+from taxi_duration.cli.cli import run_from_command_line
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.flows.options import (
     Alpha,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from taxi_duration.cli import run_from_command_line
+from taxi_duration.cli.cli import run_from_command_line
 from taxi_duration.data.s3 import BucketMonths, upload_model
 from taxi_duration.data.s3_block import load_bucket
 from taxi_duration.files import check_writable

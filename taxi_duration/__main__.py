@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 
-from taxi_duration import predict_command, registry_commands, reproduce_command
-from taxi_duration.cli import add_flags, end_in_one_line, name_server_errors, run_flow
+from taxi_duration.cli import predict_command, registry_commands, reproduce_command
+from taxi_duration.cli.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.data.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
 from taxi_duration.flows import backfill
 from taxi_duration.flows.backfill_report import summarise

@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from taxi_duration.cli import find_program
+from taxi_duration.cli.cli import find_program
 from taxi_duration.registry import promotions
 from taxi_duration.registry.mlflow_run import collect_verdict
 from taxi_duration.registry.tracking import REGISTERED_MODEL

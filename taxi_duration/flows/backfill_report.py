@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from taxi_duration.cli import describe_artifact_page, describe_mlflow_page
+from taxi_duration.cli.cli import describe_artifact_page, describe_mlflow_page
 from taxi_duration.errors import hide_credentials
 from taxi_duration.flows.walk_forward import BackfillPlan, Step, count_months, list_rows
 from taxi_duration.registry.tracking_uri import resolve_tracking_uri

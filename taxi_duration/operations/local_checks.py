@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.exc import DBAPIError
 
-from taxi_duration.cli import find_program
+from taxi_duration.cli.cli import find_program
 from taxi_duration.errors import InputError, SourceError, TransientSourceError, hide_credentials
 from taxi_duration.files import check_writable
 from taxi_duration.operations.examination import CheckError

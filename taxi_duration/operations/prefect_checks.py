@@ -37,7 +37,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from taxi_duration.cli import find_program
+from taxi_duration.cli.cli import find_program
 from taxi_duration.operations.examination import CheckError
 from taxi_duration.settings import LOOPBACK
 

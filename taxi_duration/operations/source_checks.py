@@ -20,7 +20,7 @@ from botocore.exceptions import (
 )
 from prefect_aws import S3Bucket
 
-from taxi_duration.cli import find_program
+from taxi_duration.cli.cli import find_program
 from taxi_duration.data.cache import find_month
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month, newest_published

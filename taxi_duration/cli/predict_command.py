@@ -6,7 +6,7 @@ import argparse
 from datetime import date
 from pathlib import Path
 
-from taxi_duration.cli import add_flags
+from taxi_duration.cli.cli import add_flags
 from taxi_duration.data.month_file import MonthFile
 from taxi_duration.flows.options import read_options
 from taxi_duration.flows.progress import SCORING_KEY, show_progress
