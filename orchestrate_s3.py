@@ -31,10 +31,7 @@ from taxi_duration.flows.pipeline import TrainedRun, check_settings, read_flow_d
 from taxi_duration.flows.plan import Plan, make_plan
 from taxi_duration.flows.turns import take_turn
 from taxi_duration.operations.hooks import tell
-from taxi_duration.settings import (
-    TransferSettings,
-    read_settings,
-)
+from taxi_duration.settings import TransferSettings, read_settings
 
 
 @flow(name="main-flow-s3", on_failure=[tell], on_crashed=[tell])

@@ -23,13 +23,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from taxi_duration import (
-    DataError,
-    FeatureSet,
-    InputError,
-    load_model,
-    train_model,
-)
+from taxi_duration import DataError, FeatureSet, InputError, load_model, train_model
 from taxi_duration.data.contract import CABS
 from taxi_duration.flows.scoring_plan import Scored
 from taxi_duration.model.store import save_model
@@ -533,7 +527,8 @@ KILLED_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from taxi_duration import load_model
-from taxi_duration.predict.scoring import NamedModel, score_trips
+from taxi_duration.predict.scoring import NamedModel
+from taxi_duration.predict.scoring import score_trips
 model, source, output = map(Path, sys.argv[1:])
 def die(rows, total):
     os.kill(os.getpid(), signal.SIGKILL)

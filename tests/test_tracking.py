@@ -22,7 +22,7 @@ from taxi_duration.flows.options import LocalOptions, S3Options
 from taxi_duration.model.store import load_report, save_model
 from taxi_duration.registry.mlflow_store import EXPERIMENT
 from taxi_duration.registry.tracking import CANDIDATE, REGISTERED_MODEL, log_training
-from taxi_duration.registry.tracking_uri import check_tracking_uri, resolve_tracking_uri
+from taxi_duration.settings import check_tracking_uri, resolve_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.months import JANUARY
 from tests.runs import Run
@@ -286,7 +286,7 @@ def test_a_flow_refuses_a_wrong_address_before_any_work(
 
 
 def test_an_address_is_checked_without_importing_mlflow() -> None:
-    check = "import sys, taxi_duration.registry.tracking_uri as t; t.check_tracking_uri(); "
+    check = "import sys, taxi_duration.settings as t; t.check_tracking_uri(); "
     command = [sys.executable, "-c", f"{check}sys.exit('mlflow' in sys.modules)"]
     subprocess.run(command, cwd=REPOSITORY, env=make_environment(), check=True)
 

@@ -8,12 +8,7 @@ import numpy as np
 
 from taxi_duration.data.trips import Trips
 from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
-from taxi_duration.model.encoding import (
-    MICROSECONDS_IN_HOUR,
-    Codes,
-    encode_pickup_zone,
-    is_metered,
-)
+from taxi_duration.model.encoding import MICROSECONDS_IN_HOUR, Codes, encode_pickup_zone, is_metered
 
 HOUR_BANDS = {
     "night, 0 to 5": range(6),

@@ -10,10 +10,10 @@ from uuid import UUID
 from taxi_duration.cli.cli import describe_artifact_page, describe_mlflow_page
 from taxi_duration.errors import hide_credentials
 from taxi_duration.flows.walk_forward import BackfillPlan, Step, count_months, list_rows
-from taxi_duration.registry.tracking_uri import resolve_tracking_uri
 from taxi_duration.reports.markdown import embed_png, make_table
 from taxi_duration.reports.plots import draw_rmse_by_month
 from taxi_duration.reports.terminal import draw_table
+from taxi_duration.settings import resolve_tracking_uri
 
 ARTIFACT_KEY = "backfill-report"
 

@@ -8,12 +8,7 @@ from prefect import get_run_logger, task
 
 from taxi_duration.data.contract import Cab
 from taxi_duration.data.month_file import is_synthetic
-from taxi_duration.errors import (
-    ModelError,
-    SourceError,
-    TransientSourceError,
-    hide_credentials,
-)
+from taxi_duration.errors import ModelError, SourceError, TransientSourceError, hide_credentials
 from taxi_duration.evaluation.gate import Opponent, Verdict, judge
 from taxi_duration.evaluation.report import Report, explain_promotion
 from taxi_duration.flows.plan import Plan

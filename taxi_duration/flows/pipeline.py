@@ -43,13 +43,13 @@ from taxi_duration.model.training import Training
 from taxi_duration.registry import tracking
 from taxi_duration.registry.registry import Promotion, read_past
 from taxi_duration.registry.tracking import TrackedRun
-from taxi_duration.registry.tracking_uri import check_tracking_uri
 from taxi_duration.reports.card import Remarks
 from taxi_duration.settings import (
     AlertSettings,
     GateSettings,
     StabilityLimits,
     Thresholds,
+    check_tracking_uri,
     read_settings,
 )
 

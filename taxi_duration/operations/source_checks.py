@@ -28,12 +28,7 @@ from taxi_duration.data.s3 import make_key
 from taxi_duration.data.s3_block import BUCKET_VARIABLE, load_bucket
 from taxi_duration.data.s3_errors import named_errors, read_status
 from taxi_duration.data.tlc import Tlc
-from taxi_duration.errors import (
-    DataError,
-    InputError,
-    SourceError,
-    TransientSourceError,
-)
+from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
 from taxi_duration.operations.examination import CheckError, split_remedy
 from taxi_duration.operations.prefect_checks import name_server_faults
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings

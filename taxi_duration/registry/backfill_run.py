@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from taxi_duration.flows.processes import describe_process, is_dead
 from taxi_duration.flows.walk_forward import BackfillPlan, Step, list_rows, list_series
 from taxi_duration.registry.tracking import locate_page
-from taxi_duration.registry.tracking_uri import resolve_tracking_uri
+from taxi_duration.settings import resolve_tracking_uri
 
 BACKFILL_ID = "backfill_id"
 """Tag: what a backfill's table follows from."""

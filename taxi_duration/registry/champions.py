@@ -24,7 +24,7 @@ from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.model.model import DurationModel
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias
-from taxi_duration.registry.tracking_uri import resolve_tracking_uri
+from taxi_duration.settings import resolve_tracking_uri
 
 
 @dataclass(frozen=True)

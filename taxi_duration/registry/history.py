@@ -30,7 +30,7 @@ from taxi_duration.data.month_file import is_synthetic
 from taxi_duration.errors import hide_credentials
 from taxi_duration.registry.promotions import Event, Period, list_periods
 from taxi_duration.registry.tracking import locate_page
-from taxi_duration.registry.tracking_uri import resolve_tracking_uri
+from taxi_duration.settings import resolve_tracking_uri
 
 
 @dataclass(frozen=True)

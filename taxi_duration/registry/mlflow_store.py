@@ -31,7 +31,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from taxi_duration.errors import SourceError, TransientSourceError, hide_credentials
 from taxi_duration.files import flush_to_disk, stage
-from taxi_duration.registry.tracking_uri import DEFAULT_STORE, SQLITE, URI_VARIABLE
+from taxi_duration.settings import DEFAULT_STORE, SQLITE, URI_VARIABLE
 
 EXPERIMENT = "nyc-taxi-duration"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}

@@ -37,7 +37,7 @@ from taxi_duration.registry.promotions import (
     list_passed,
 )
 from taxi_duration.registry.tracking import REGISTERED_MODEL
-from taxi_duration.registry.tracking_uri import resolve_tracking_uri
+from taxi_duration.settings import resolve_tracking_uri
 
 __all__ = [
     "Champion",

@@ -41,7 +41,7 @@ from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.processes import describe_process, is_dead
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import check_finite, identify_training
-from taxi_duration.registry.tracking_uri import resolve_tracking_uri
+from taxi_duration.settings import resolve_tracking_uri
 
 REGISTERED_MODEL = "nyc-taxi-duration"
 CANDIDATE = "candidate"

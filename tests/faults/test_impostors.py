@@ -10,12 +10,7 @@ import pytest
 
 from taxi_duration.data.contract import CABS
 from taxi_duration.data.tlc import locate_month
-from taxi_duration.errors import (
-    DataError,
-    InputError,
-    SourceError,
-    StorageError,
-)
+from taxi_duration.errors import DataError, InputError, SourceError, StorageError
 from tests.faults.downloads import FILE, JANUARY, list_names, refuse
 from tests.web import (
     PAGE,
