@@ -16,8 +16,8 @@ from benchmarks.measure import measure, note, run_apart, write_few_trips
 from benchmarks.tables import Part, count, render_table
 
 if TYPE_CHECKING:
-    from taxi_duration.data.contract import Cab
     from taxi_duration.data.month import Month
+    from taxi_duration.data.schema import Cab
     from taxi_duration.model.training import Training, Window
 
 FEATURES = "extended"
@@ -155,8 +155,8 @@ def make_stage(
     name: str, cab_name: str, month_text: str, path: Path, sums: Path, window_months: int
 ) -> Callable[[], object]:
     """What a stage does, with all that comes before it done."""
-    from taxi_duration.data.contract import get_cab
     from taxi_duration.data.month import Month
+    from taxi_duration.data.schema import get_cab
 
     cab, month = get_cab(cab_name), Month.parse(month_text)
     if name in (REDUCED, AGAIN):
@@ -238,8 +238,8 @@ def render_costs(costs: list[MonthCost]) -> str:
 
 def render_plan(costs: list[MonthCost], window_months: int) -> str:
     """What all months of a cab type come to, if each is as one that was measured."""
-    from taxi_duration.data.contract import CABS
     from taxi_duration.data.month import Month
+    from taxi_duration.data.schema import CABS
 
     usual, largest, green = costs
     shown = [(green, "green"), (usual, "green"), (usual, "yellow"), (largest, "yellow")]

@@ -6,11 +6,16 @@ import sys
 
 from taxi_duration.cli import predict_command, registry_commands, reproduce_command
 from taxi_duration.cli.cli import add_flags, end_in_one_line, name_server_errors, run_flow
-from taxi_duration.data.s3_block import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
+from taxi_duration.data.bucket import (
+    BUCKET_VARIABLE,
+    DEFAULT_BLOCK,
+    check_block,
+    check_block_name,
+    create_blocks,
+)
 from taxi_duration.flows import backfill
 from taxi_duration.flows.backfill_report import summarise
 from taxi_duration.flows.embedded_server import have_prefect_server
-from taxi_duration.flows.options import check_block_name
 from taxi_duration.flows.walk_forward import FLAGS, BackfillOptions
 from taxi_duration.operations import watching
 from taxi_duration.operations.doctor import add_options, report

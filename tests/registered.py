@@ -10,7 +10,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import Report
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.store import save_model

@@ -4,9 +4,9 @@ from copy import deepcopy
 from functools import cache
 from typing import Any
 
+from taxi_duration.data.clean import clean_trips
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import SYNTHETIC_PREFIX, read_trips
-from taxi_duration.data.trips import clean_trips
+from taxi_duration.data.parquet import SYNTHETIC_PREFIX, read_trips
 from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.evaluation.evaluation import (
     Baselines,

@@ -7,7 +7,7 @@ import numpy.typing as npt
 from hypothesis import strategies as st
 from scipy import linalg
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.model.encoding import NUMBERS
 from taxi_duration.model.features import ABSORBED_LEVEL, SPLIT_PAIR, FeatureSet
 

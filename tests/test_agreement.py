@@ -20,7 +20,7 @@ import skops.io
 from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from taxi_duration import load_model
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.schema import CABS
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.store import load_report, save_model
 from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training

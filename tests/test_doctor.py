@@ -31,8 +31,8 @@ from prefect.client.schemas.schedules import CronSchedule
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from taxi_duration.__main__ import main
+from taxi_duration.data.bucket import create_blocks
 from taxi_duration.data.month import newest_published
-from taxi_duration.data.s3_block import create_blocks
 from taxi_duration.errors import InputError
 from taxi_duration.operations import doctor
 from taxi_duration.operations.doctor import Setup, make_checks

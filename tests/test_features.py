@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pandas.tseries.holiday import USFederalHolidayCalendar
 from sklearn.feature_extraction import DictVectorizer
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
 from taxi_duration.model.encoding import (
     NUMBERS,

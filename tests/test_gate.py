@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
 from taxi_duration.evaluation.error_analysis import (
     BLOCKS,

@@ -10,8 +10,8 @@ from sklearn.feature_extraction import DictVectorizer
 from sklearn.linear_model import LinearRegression, Ridge
 
 from taxi_duration import DataError, ModelError, train_model
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import Trips, clean_trips
+from taxi_duration.data.clean import Trips, clean_trips
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, make_records
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.tabulation import tabulate

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from taxi_duration import load_model
-from taxi_duration.data.contract import CABS
 from taxi_duration.data.month import Month
+from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.gate import Opponent, judge
 from taxi_duration.flows import challenge, tasks
 from taxi_duration.model.model import score_predictors

@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_duration import DataError, train_model
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.clean import Trips, clean_trips
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import CHUNK_ROWS, LANES, check_footer, read_trips, reduce_trips
-from taxi_duration.data.trips import Trips, clean_trips
+from taxi_duration.data.parquet import CHUNK_ROWS, LANES, check_footer, read_trips, reduce_trips
+from taxi_duration.data.schema import CABS
 from tests.months import JANUARY, write_month
 
 
@@ -33,7 +33,7 @@ def january(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_every_trip_reaches_one_lane_once(january: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taxi_duration.data.month_file.CHUNK_ROWS", 1000)
+    monkeypatch.setattr("taxi_duration.data.parquet.CHUNK_ROWS", 1000)
     lanes, funnel = collect(january)
     expected, expected_funnel = clean_trips(read_trips(JANUARY))
     assert funnel == expected_funnel
@@ -49,7 +49,7 @@ def test_every_trip_reaches_one_lane_once(january: Path, monkeypatch: pytest.Mon
 def test_the_lane_of_a_chunk_depends_on_the_file_alone(
     january: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_duration.data.month_file.CHUNK_ROWS", 500)
+    monkeypatch.setattr("taxi_duration.data.parquet.CHUNK_ROWS", 500)
     first, second = (
         [[chunk["pickup"][0] for chunk in lane] for lane in collect(january)[0]] for _ in range(2)
     )
@@ -139,9 +139,9 @@ def test_a_null_in_one_chunk_only_drops_its_row(tmp_path: Path) -> None:
 
 
 def test_a_file_that_claims_too_many_rows_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taxi_duration.data.footer.MAX_ROWS", 19_600)
+    monkeypatch.setattr("taxi_duration.data.parquet.MAX_ROWS", 19_600)
     assert train_model([JANUARY], "course").columns > 0
-    monkeypatch.setattr("taxi_duration.data.footer.MAX_ROWS", 19_599)
+    monkeypatch.setattr("taxi_duration.data.parquet.MAX_ROWS", 19_599)
     with pytest.raises(DataError, match=r"claims 19,600 rows; a month has at most 19,599\."):
         train_model([JANUARY])
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.data.contract import CABS
 from taxi_duration.data.month import Month
+from taxi_duration.data.schema import CABS
 from taxi_duration.data.tlc import check_months
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.files import check_writable

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from taxi_duration import DataError, InputError, train_model
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.clean import clean_trips
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import clean_trips
+from taxi_duration.data.parquet import read_trips
+from taxi_duration.data.schema import CABS
 from taxi_duration.errors import StorageError
 from taxi_duration.evaluation.evaluation import find_medians, make_keys
 from taxi_duration.evaluation.stability import Profile
@@ -85,7 +85,7 @@ def test_a_month_without_medians_has_neither_these_nor_a_profile(tmp_path: Path)
 def test_the_profile_of_a_month_is_that_of_its_trips_however_they_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("taxi_duration.data.month_file.CHUNK_ROWS", 1000)
+    monkeypatch.setattr("taxi_duration.data.parquet.CHUNK_ROWS", 1000)
     trips, _ = clean_trips(read_trips(JANUARY))
     reduced = reduce_month(JANUARY, COURSE, with_medians=True).profile
     predictors = {"model": train_model([JANUARY], "course").predict_clean}

@@ -11,9 +11,9 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils.extmath import safe_sparse_dot
 
 from taxi_duration import train_model
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import Trips
-from taxi_duration.data.trips import clean_trips as clean
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.clean import clean_trips as clean
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.model.features import (
     FEATURE_SETS,
     FeatureSet,

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import clean_trips
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.evaluation.error_analysis import MODEL, ErrorAnalysis
 from taxi_duration.evaluation.evaluation import Evaluation, compare_rmse
 from taxi_duration.evaluation.report import Report, build_report, collect_metrics, explain_promotion

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.data.contract import CABS
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel
+from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.evaluation import Evaluation
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.evaluation.residuals import LARGEST, Residuals
 from tests.strategies import Floats, clean_trips, deal, make_trips, take
 

@@ -10,11 +10,10 @@ from prefect_aws import S3Bucket
 
 from taxi_duration import load_model
 from taxi_duration.__main__ import main
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.bucket import check_block, create_blocks, load_bucket, locate_month
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
-from taxi_duration.data.s3 import locate_month
-from taxi_duration.data.s3_block import check_block, create_blocks, load_bucket
+from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.schema import CABS
 from taxi_duration.errors import InputError
 from taxi_duration.files import hash_file
 from tests.buckets import BUCKET, KEY, SECRET, S3Server

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taxi_duration import DataError, FeatureSet, InputError, load_model, train_model
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.schema import CABS
 from taxi_duration.flows.scoring_plan import Scored
 from taxi_duration.model.store import save_model
 from taxi_duration.model.training import Training
@@ -165,7 +165,7 @@ def test_every_row_has_its_prediction(
     source = write(tmp_path / "trips.parquet", trips, row_group_size=row_group)
     text = write(tmp_path / "trips.csv", trips)
     with (
-        mock.patch("taxi_duration.data.month_file.CHUNK_ROWS", chunk),
+        mock.patch("taxi_duration.data.parquet.CHUNK_ROWS", chunk),
         mock.patch("taxi_duration.predict.scoring_output.ROWS_A_GROUP", row_group),
     ):
         tally = score_trips(named, source, tmp_path / "out.parquet")
@@ -285,7 +285,7 @@ def test_an_id_column_is_passed_through(
 ) -> None:
     trips = pa.Table.from_pandas(make_trips()).append_column("trip id", ids)
     pq.write_table(trips, tmp_path / "trips.parquet")
-    with mock.patch("taxi_duration.data.month_file.CHUNK_ROWS", 4):
+    with mock.patch("taxi_duration.data.parquet.CHUNK_ROWS", 4):
         for name in ("out.parquet", "out.csv"):
             output = tmp_path / name
             score_trips(extended, tmp_path / "trips.parquet", output, id_column="trip id")
@@ -448,7 +448,7 @@ def test_the_output_says_what_it_is_made_of(extended: NamedModel, tmp_path: Path
 def test_row_groups_have_one_size_however_the_rows_come(
     extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_duration.data.month_file.CHUNK_ROWS", 700)
+    monkeypatch.setattr("taxi_duration.data.parquet.CHUNK_ROWS", 700)
     monkeypatch.setattr("taxi_duration.predict.scoring_output.ROWS_A_GROUP", 5000)
     tally = score_trips(extended, JANUARY, tmp_path / "out.parquet")
     metadata = pq.read_metadata(tmp_path / "out.parquet")
@@ -600,8 +600,8 @@ def test_a_link_stays_and_what_it_leads_to_is_written(extended: NamedModel, tmp_
 def test_files_larger_than_a_month_are_read(
     extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_duration.data.footer.MAX_ROWS", 1)
-    monkeypatch.setattr("taxi_duration.data.footer.MAX_ROW_GROUPS", 0)
+    monkeypatch.setattr("taxi_duration.data.parquet.MAX_ROWS", 1)
+    monkeypatch.setattr("taxi_duration.data.parquet.MAX_ROW_GROUPS", 0)
     assert score_trips(extended, JANUARY, tmp_path / "out.parquet").rows == 19_600
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 from hypothesis import given
 
-from taxi_duration.data.trips import Trips
-from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
 from taxi_duration.evaluation.slices import SLICES, find_slices
 from tests.strategies import clean_trips
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_duration import InputError
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import Trips, clean_trips
+from taxi_duration.data.clean import Trips, clean_trips
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.evaluation.stability import (
     DURATION_BINS,
     HALF_MILES,

@@ -10,7 +10,7 @@ import pytest
 import skops.io
 
 from taxi_duration import ModelError, load_model
-from taxi_duration.data.month_file import read_trips
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.files import hash_file
 from taxi_duration.model import store
 from taxi_duration.model.features import FEATURE_SETS

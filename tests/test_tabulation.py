@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.feature_extraction import DictVectorizer
 
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import Trips
-from taxi_duration.data.trips import clean_trips as clean
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.clean import clean_trips as clean
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.model.encoding import PAIRS
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
 from taxi_duration.model.tables import Layout, Tables

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.tlc import check_months, locate_month
 from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file

@@ -16,7 +16,7 @@ from orchestrate import main_flow
 from orchestrate_s3 import main_flow_s3
 from taxi_duration import InputError, SourceError, load_model
 from taxi_duration.cli.cli import run_from_command_line
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import collect_metrics
 from taxi_duration.flows.options import LocalOptions, S3Options
 from taxi_duration.model.store import load_report, save_model

@@ -9,8 +9,8 @@ import pytest
 from sklearn.linear_model import Ridge
 
 from taxi_duration import DataError, InputError, train_model
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import Trips, clean_trips
+from taxi_duration.data.clean import Trips, clean_trips
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, fit_vectorizer
 from taxi_duration.model.reduction import reduce_month
 from taxi_duration.model.tabulation import tabulate

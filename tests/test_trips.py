@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi_duration.data.contract import CABS, EARLIEST, LATEST, check_month, get_cab
+from taxi_duration.data.clean import Trips, clean_trips, select_columns
 from taxi_duration.data.month import Month
-from taxi_duration.data.trips import Trips, clean_trips, select_columns
+from taxi_duration.data.schema import CABS, EARLIEST, LATEST, check_month, get_cab
 from taxi_duration.errors import DataError, InputError
 
 START = pd.Timestamp("2023-01-10 08:00:00")

@@ -5,10 +5,9 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import read_trips
-from taxi_duration.data.trips import clean_trips
+from taxi_duration.data.parquet import read_trips
 from taxi_duration.evaluation.error_analysis import MODEL, ErrorAnalysis
 from taxi_duration.evaluation.evaluation import Evaluation
 from taxi_duration.evaluation.gate import Verdict

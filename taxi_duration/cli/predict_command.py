@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 
 from taxi_duration.cli.cli import add_flags
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.flows.options import read_options
 from taxi_duration.flows.progress import SCORING_KEY, show_progress
 from taxi_duration.flows.scoring_plan import (

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from taxi_duration.cli.cli import describe_mlflow_page, find_program
-from taxi_duration.data.contract import CABS, DEFAULT_CAB, Cab, get_cab
+from taxi_duration.data.schema import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
 from taxi_duration.registry.champions import name_command
 from taxi_duration.registry.promotions import BEGUN, DROPPED, SEEN, Event, Period, find_latest

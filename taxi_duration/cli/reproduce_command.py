@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.flows.options import LocalOptions
 from taxi_duration.registry.comparison import (
     TOLERANCE,

@@ -19,9 +19,9 @@ from typing import Protocol
 
 import filelock
 
-from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import SYNTHETIC_PREFIX, MonthFile, check_footer
+from taxi_duration.data.parquet import SYNTHETIC_PREFIX, MonthFile, check_footer
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.files import flush_to_disk, hash_file, name_disk_errors, stage
 from taxi_duration.settings import TransferSettings, read_settings

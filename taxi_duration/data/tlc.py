@@ -14,9 +14,9 @@ from pathlib import Path
 import httpx
 
 from taxi_duration.data.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
-from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month, newest_published
-from taxi_duration.data.month_file import MonthFile, check_footer
+from taxi_duration.data.parquet import MonthFile, check_footer
+from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress, Transfer, shut_at_deadline
 from taxi_duration.errors import (
     DataError,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.evaluation.evaluation import GroupErrors, make_keys
 from taxi_duration.evaluation.residuals import Residuals
 from taxi_duration.evaluation.slices import SLICES, find_slices

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.data.trips import MICROSECONDS_A_MINUTE, Trips
+from taxi_duration.data.clean import MICROSECONDS_A_MINUTE, Trips
 from taxi_duration.model.encoding import PAIRS, ZONES, Codes, Floats, encode_pair
 
 Keys = npt.NDArray[np.int64]

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import is_synthetic
+from taxi_duration.data.parquet import is_synthetic
 from taxi_duration.evaluation.error_analysis import ErrorAnalysis
 from taxi_duration.evaluation.evaluation import THE_SAME, Evaluation, compare_rmse
 from taxi_duration.evaluation.gate import Verdict, describe_slices

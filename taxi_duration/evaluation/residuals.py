@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.data.trips import LONGEST_MINUTES, Trips
+from taxi_duration.data.clean import LONGEST_MINUTES, Trips
 from taxi_duration.model.encoding import PAIRS, ZONES, Codes, Floats, encode_pair, is_metered
 
 Counts = npt.NDArray[np.int64]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taxi_duration.data.trips import Trips
-from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
 from taxi_duration.model.encoding import MICROSECONDS_IN_HOUR, Codes, encode_pickup_zone, is_metered
 
 HOUR_BANDS = {

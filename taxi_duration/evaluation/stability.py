@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.model.encoding import MICROSECONDS_IN_HOUR, PAIRS, encode_pair, is_metered
 from taxi_duration.settings import StabilityLimits, name_variable
 

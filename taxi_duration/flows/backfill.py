@@ -20,7 +20,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import TaskRunner
 
-from taxi_duration.data.contract import Cab
+from taxi_duration.data.schema import Cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
 from taxi_duration.evaluation.stability import warn_of_shifts

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from prefect import get_run_logger, task
 
-from taxi_duration.data.contract import Cab
-from taxi_duration.data.month_file import is_synthetic
+from taxi_duration.data.parquet import is_synthetic
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError, SourceError, TransientSourceError, hide_credentials
 from taxi_duration.evaluation.gate import Opponent, Verdict, judge
 from taxi_duration.evaluation.report import Report, explain_promotion

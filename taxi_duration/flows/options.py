@@ -1,8 +1,4 @@
-"""What a training run is about: the options both flows take, checked before any work.
-
-The flows repeat these fields in their signatures, because Prefect builds its forms and
-`prefect deployment run -p` from them; the types, bounds and texts are written here once.
-"""
+"""What a training run is about: the options both flows take, checked before any work."""
 
 from __future__ import annotations
 
@@ -13,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
 
-from taxi_duration.data.contract import CABS, get_cab
+from taxi_duration.data.bucket import check_key_prefix
 from taxi_duration.data.month import FIRST_YEAR, Month
+from taxi_duration.data.schema import CABS, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, get_feature_set
 from taxi_duration.regression.regression import check_alpha
@@ -100,37 +97,6 @@ def check_path(value: object) -> object:
             f"path {str(value)!r} has a null character, which no path has: leave it out."
         )
     return value
-
-
-def check_key_prefix(value: object, what: str = "prefix") -> str:
-    """Refuse a prefix of keys that could lead elsewhere than below itself.
-
-    Raises:
-        InputError: it is empty, absolute, has an empty part or one of dots only.
-    """
-    text = str(value)
-    if not text or not all(
-        re.fullmatch(r"[\w.=-]+", part) and set(part) != {"."} for part in text.split("/")
-    ):
-        raise InputError(
-            f"{what} {text!r} is not a key prefix: give names joined by single slashes, such as "
-            "trip-data, with no leading or trailing slash and no '..'."
-        )
-    return text
-
-
-def check_block_name(name: str) -> str:
-    """Refuse a name that Prefect saves no block under.
-
-    Raises:
-        InputError: it has other characters than lowercase letters, digits and dashes.
-    """
-    if not re.fullmatch(r"[a-z0-9-]+", name):
-        raise InputError(
-            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
-            "dashes."
-        )
-    return name
 
 
 def _describe_alphas(features: FeatureSet) -> str:

@@ -12,7 +12,7 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
-from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier, is_synthetic
+from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL
 from taxi_duration.evaluation.gate import Verdict

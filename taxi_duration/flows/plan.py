@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.util import find_spec
 
-from taxi_duration.data.contract import Cab, check_month, get_cab
 from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.schema import Cab, check_month, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.flows.options import TrainingOptions
 from taxi_duration.model.features import FeatureSet, get_feature_set

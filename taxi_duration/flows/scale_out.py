@@ -18,7 +18,7 @@ from prefect.task_runners import TaskRunner
 from prefect.tasks import Task
 
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile, check_rows_against_earlier
+from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, RunnerError
 from taxi_duration.evaluation.evaluation import Baselines

@@ -9,9 +9,9 @@ from uuid import UUID
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.schema import Cab
 from taxi_duration.flows import dead_runs
 from taxi_duration.flows.options import CabName, DataDirectory, Offline
 from taxi_duration.flows.pipeline import read_flow_day

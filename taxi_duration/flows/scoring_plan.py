@@ -13,9 +13,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from taxi_duration.data.contract import Cab, check_month, get_cab
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.schema import Cab, check_month, get_cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import InputError
 from taxi_duration.files import check_writable

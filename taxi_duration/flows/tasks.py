@@ -22,10 +22,10 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import task_run
 from prefect.tasks import exponential_backoff
 
-from taxi_duration.data.contract import Cab
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile, check_funnel, check_unchanged, find_drift
+from taxi_duration.data.parquet import MonthFile, check_funnel, check_unchanged, find_drift
+from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis

@@ -16,7 +16,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists
 from prefect.runtime import deployment
 
-from taxi_duration.data.contract import Cab
+from taxi_duration.data.schema import Cab
 
 LEASE_SECONDS = 60
 """A run's turn ends so long after its process died; while it lives, Prefect renews it."""

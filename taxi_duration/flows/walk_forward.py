@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from taxi_duration.data.contract import check_month, get_cab
 from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.schema import check_month, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.flows.options import (
     Alpha,

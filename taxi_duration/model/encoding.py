@@ -15,8 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.tseries.holiday import USFederalHolidayCalendar
 
-from taxi_duration.data.contract import LAST_ZONE
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.schema import LAST_ZONE
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int32]

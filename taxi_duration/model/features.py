@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy import sparse
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
 from taxi_duration.model.encoding import LEVELS, NUMBERS, Level, Number, count_trips
 from taxi_duration.regression.regression import check_alpha

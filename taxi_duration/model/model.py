@@ -12,11 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from taxi_duration.data.contract import Cab
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel, Trips, find_unusable, select_columns
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import reduce_trips
-from taxi_duration.data.trips import Trips, find_unusable, select_columns
+from taxi_duration.data.parquet import reduce_trips
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError
 from taxi_duration.evaluation.error_analysis import ErrorAnalysis
 from taxi_duration.evaluation.evaluation import Errors, Evaluation, Predict

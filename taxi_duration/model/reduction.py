@@ -22,11 +22,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from taxi_duration.data.contract import Cab
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel, Trips
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import check_footer, check_funnel, check_unchanged, reduce_trips
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.parquet import check_footer, check_funnel, check_unchanged, reduce_trips
+from taxi_duration.data.schema import Cab
 from taxi_duration.evaluation.evaluation import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.evaluation.stability import Profile
 from taxi_duration.files import check_directory, flush_to_disk, hash_file, stage

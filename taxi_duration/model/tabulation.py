@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
 from taxi_duration.model.encoding import (
     DAYS,
     HOURS,

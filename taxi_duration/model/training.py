@@ -13,7 +13,7 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from taxi_duration.data.month_file import LANES
+from taxi_duration.data.parquet import LANES
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FeatureSet, get_feature_set
 from taxi_duration.model.model import DurationModel

@@ -21,12 +21,16 @@ from botocore.exceptions import (
 from prefect_aws import S3Bucket
 
 from taxi_duration.cli.cli import find_program
+from taxi_duration.data.bucket import (
+    BUCKET_VARIABLE,
+    load_bucket,
+    make_key,
+    named_errors,
+    read_status,
+)
 from taxi_duration.data.cache import find_month
-from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month, newest_published
-from taxi_duration.data.s3 import make_key
-from taxi_duration.data.s3_block import BUCKET_VARIABLE, load_bucket
-from taxi_duration.data.s3_errors import named_errors, read_status
+from taxi_duration.data.schema import Cab
 from taxi_duration.data.tlc import Tlc
 from taxi_duration.errors import DataError, InputError, SourceError, TransientSourceError
 from taxi_duration.operations.examination import CheckError, split_remedy

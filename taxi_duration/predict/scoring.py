@@ -17,8 +17,8 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
-from taxi_duration.data.contract import EARLIEST, FIRST_ZONE, LAST_ZONE, LATEST, MOST_MILES, Cab
-from taxi_duration.data.trips import Rows, Trips, clean_trips, select_columns
+from taxi_duration.data.clean import Rows, Trips, clean_trips, select_columns
+from taxi_duration.data.schema import EARLIEST, FIRST_ZONE, LAST_ZONE, LATEST, MOST_MILES, Cab
 from taxi_duration.evaluation.evaluation import Errors, Evaluation
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model.encoding import PAIRS, ZONES, count_trips, encode_pair

@@ -13,10 +13,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from taxi_duration.data.contract import KINDS, MOST_NAMED, Cab, match_columns, shorten_name
-from taxi_duration.data.footer import check_columns, name_damage, open_parquet
-from taxi_duration.data.month_file import convert_column, read_batches
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.parquet import (
+    check_columns,
+    convert_column,
+    name_damage,
+    open_parquet,
+    read_batches,
+)
+from taxi_duration.data.schema import KINDS, MOST_NAMED, Cab, match_columns, shorten_name
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.predict.text_columns import TextColumns
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from taxi_duration.data.contract import KINDS, TIME, shorten_name
-from taxi_duration.data.month_file import convert_column
+from taxi_duration.data.parquet import convert_column
+from taxi_duration.data.schema import KINDS, TIME, shorten_name
 from taxi_duration.errors import DataError
 
 NAIVE_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?$"

@@ -19,8 +19,8 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from taxi_duration.data.contract import DEFAULT_CAB, Cab
-from taxi_duration.data.month_file import is_synthetic
+from taxi_duration.data.parquet import is_synthetic
+from taxi_duration.data.schema import DEFAULT_CAB, Cab
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.model.model import DurationModel
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, list_models, name_alias

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel
 from taxi_duration.evaluation.report import Report, read_versions
 from taxi_duration.model.encoding import Floats
 from taxi_duration.model.features import Term

@@ -24,9 +24,9 @@ import mlflow
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 
-from taxi_duration.data.contract import Cab
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import is_synthetic
+from taxi_duration.data.parquet import is_synthetic
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import hide_credentials
 from taxi_duration.registry.promotions import Event, Period, list_periods
 from taxi_duration.registry.tracking import locate_page

@@ -22,7 +22,7 @@ import mlflow
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from taxi_duration.data.contract import Cab
+from taxi_duration.data.schema import Cab
 from taxi_duration.registry.promotions import (
     BEGUN,
     DONE,

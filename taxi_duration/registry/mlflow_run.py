@@ -22,8 +22,8 @@ from mlflow.models import Model, ModelSignature
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
-from taxi_duration.data.contract import Cab
-from taxi_duration.data.trips import Trips
+from taxi_duration.data.clean import Trips
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError, hide_credentials
 from taxi_duration.evaluation.report import Report, collect_gate_figures, collect_metrics
 from taxi_duration.flows.processes import describe_process

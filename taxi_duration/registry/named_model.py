@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from taxi_duration.data.contract import Cab
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.store import load_model, load_report
 from taxi_duration.predict.scoring import NamedModel

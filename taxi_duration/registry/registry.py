@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from taxi_duration.data.contract import Cab
+from taxi_duration.data.schema import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.registry.champions import (
     Champion,

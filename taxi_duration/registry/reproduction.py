@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from taxi_duration.data.contract import Cab, get_cab
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import SYNTHETIC_PREFIX, MonthFile, check_unchanged
+from taxi_duration.data.parquet import SYNTHETIC_PREFIX, MonthFile, check_unchanged
+from taxi_duration.data.schema import Cab, get_cab
 from taxi_duration.data.tlc import LocalMonths
 from taxi_duration.errors import DataError, ModelError
 from taxi_duration.evaluation.evaluation import Evaluation

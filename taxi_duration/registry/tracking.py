@@ -35,7 +35,7 @@ import mlflow
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from taxi_duration.data.contract import DEFAULT_CAB, Cab
+from taxi_duration.data.schema import DEFAULT_CAB, Cab
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.processes import describe_process, is_dead
@@ -84,7 +84,7 @@ class TrackedRun:
 def name_alias(kind: str, cab: Cab) -> str:
     """The alias of a cab type's candidate or champion.
 
-    >>> from taxi_duration.data.contract import CABS
+    >>> from taxi_duration.data.schema import CABS
     >>> name_alias(CHAMPION, CABS["green"]), name_alias(CHAMPION, CABS["yellow"])
     ('champion', 'champion-yellow')
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from taxi_duration.data.funnel import find_limit
+from taxi_duration.data.clean import find_limit
 from taxi_duration.evaluation.report import Report, has_synthetic_trips
 from taxi_duration.evaluation.stability import QUANTITIES, UNSEEN_PAIRS, Shift
 from taxi_duration.reports.commands import list_commands

@@ -19,9 +19,9 @@ from unittest import mock
 import filelock
 import pytest
 
-from taxi_duration.data.contract import CABS
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.schema import CABS
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import TaxiDurationError
 from tests.faults.forks import kill_at

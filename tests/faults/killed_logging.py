@@ -16,7 +16,7 @@ from threading import Event, active_count
 import mlflow.models
 from mlflow import MlflowClient
 
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.schema import CABS
 from taxi_duration.model.store import load_report, save_model
 from taxi_duration.registry import mlflow_store
 from taxi_duration.registry.tracking import log_training

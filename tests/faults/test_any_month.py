@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_duration import DataError, train_model
-from taxi_duration.data.contract import CABS
-from taxi_duration.data.funnel import RowFunnel
+from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import (
+from taxi_duration.data.parquet import (
     check_footer,
     check_rows_against_earlier,
     find_drift,
     read_trips,
     reduce_trips,
 )
+from taxi_duration.data.schema import CABS
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.reduction import reduce_month
 from taxi_duration.settings import Thresholds

@@ -17,15 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_duration import DataError, InputError, train_model
-from taxi_duration.data.contract import CABS, describe_drift
-from taxi_duration.data.funnel import LIMITS, RowFunnel, check_row_count
+from taxi_duration.data.clean import LIMITS, RowFunnel, check_row_count
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import (
+from taxi_duration.data.parquet import (
     check_footer,
     check_rows_against_earlier,
     find_drift,
     reduce_trips,
 )
+from taxi_duration.data.schema import CABS, describe_drift
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.reduction import recall_month, reduce_month
 from taxi_duration.settings import Thresholds, read_settings

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.errors import DataError, StorageError
 from taxi_duration.files import LOCK_FILE, STAGED_SUFFIX, hash_file
 from tests.faults.downloads import (

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.schema import CABS
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, InputError, SourceError, StorageError
 from tests.faults.downloads import FILE, JANUARY, list_names, refuse

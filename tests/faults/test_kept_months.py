@@ -13,7 +13,7 @@ import pytest
 
 from taxi_duration.data import cache
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, StorageError, TransientSourceError
 from taxi_duration.files import hash_file

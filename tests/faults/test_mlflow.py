@@ -20,8 +20,8 @@ import pytest
 from mlflow.entities import Run as MlflowRun
 
 from taxi_duration import ModelError, SourceError, load_model
-from taxi_duration.data.contract import CABS
-from taxi_duration.data.month_file import read_trips
+from taxi_duration.data.parquet import read_trips
+from taxi_duration.data.schema import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.flows import challenge
 from taxi_duration.flows.processes import describe_process

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taxi_duration.data.contract import CABS
+from taxi_duration.data.bucket import check_key_prefix
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.schema import CABS
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file
-from taxi_duration.flows.options import LocalOptions, check_key_prefix, read_options
+from taxi_duration.flows.options import LocalOptions, read_options
 from taxi_duration.flows.plan import make_plan
 from tests.faults.downloads import FILE, GREEN, SIDECAR, list_names, locate
 from tests.web import Tlc

@@ -18,7 +18,7 @@ from prefect.client.schemas.objects import Artifact
 from prefect.client.schemas.sorting import ArtifactSort
 
 from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.flows.progress import DOWNLOAD_KEY, SCORING_KEY, show_progress
 from taxi_duration.flows.tasks import download_month

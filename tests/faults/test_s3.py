@@ -13,9 +13,8 @@ from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
-from taxi_duration.data.month_file import MonthFile
-from taxi_duration.data.s3 import locate_month, upload_model
-from taxi_duration.data.s3_block import CLIENT_CONFIG
+from taxi_duration.data.bucket import CLIENT_CONFIG, locate_month
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.errors import (
     DataError,
     InputError,
@@ -26,6 +25,7 @@ from taxi_duration.errors import (
 from taxi_duration.files import hash_file
 from taxi_duration.flows.options import S3Options, read_options
 from taxi_duration.model.store import FILES, MODEL_FORMAT, verify_model, write_json
+from taxi_duration.registry.upload import upload_model
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
 from tests.faults.s3_stub import Answer, Handler, S3Stub, get_always, put, refuse, serve_stub

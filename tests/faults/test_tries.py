@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from taxi_duration.data.month_file import MonthFile
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.files import hash_file
 from taxi_duration.flows.tasks import download_month

@@ -1,8 +1,4 @@
-"""Months and models behind an `S3Bucket` block: exact keys, fetched again when they changed.
-
-The block's client is used with keys built here, not the block's folder methods: those write
-outside their target for some keys and succeed on a missing prefix (prefect-aws 0.7.12).
-"""
+"""A model directory copied to a bucket: whole, its manifest last, then pointed to."""
 
 from __future__ import annotations
 
@@ -19,109 +15,19 @@ import httpx
 from botocore.exceptions import ClientError
 from prefect_aws import S3Bucket
 
-from taxi_duration.data.cache import Delivery, Sidecar, obtain_month
-from taxi_duration.data.contract import Cab
-from taxi_duration.data.month import Month
-from taxi_duration.data.month_file import MonthFile
-from taxi_duration.data.s3_block import load_bucket
-from taxi_duration.data.s3_errors import named_errors, read_status
-from taxi_duration.data.transfer import Progress, Transfer, read_as_it_comes
+from taxi_duration.data.bucket import (
+    make_key,
+    named_errors,
+    read_status,
+)
+from taxi_duration.data.transfer import Transfer, read_as_it_comes
 from taxi_duration.errors import ModelError, TransientSourceError
 from taxi_duration.files import stage
-from taxi_duration.flows.options import check_key_prefix
 from taxi_duration.model.store import FILES, MANIFEST_FILE, verify_model
 from taxi_duration.settings import TransferSettings, read_settings
 
 POINTER_FILE = "latest.json"
 """Names the model of a cab type that was uploaded last, and its manifest's sha256."""
-
-
-@dataclass(frozen=True)
-class BucketMonths:
-    """Months in a bucket, kept locally once fetched; see `locate_month`.
-
-    It bears the block's name, not its secrets: another process loads the block itself.
-    """
-
-    block: str
-    prefix: str
-    cab: Cab
-    directory: Path
-    fresh: bool = False
-
-    def __call__(self, month: Month, report: Progress | None = None) -> MonthFile:
-        bucket = load_bucket(self.block)
-        return locate_month(
-            bucket, self.prefix, self.cab, month, self.directory, report, fresh=self.fresh
-        )
-
-
-def locate_month(
-    bucket: S3Bucket,
-    prefix: str,
-    cab: Cab,
-    month: Month,
-    directory: Path,
-    report: Progress | None = None,
-    *,
-    fresh: bool = False,
-) -> MonthFile:
-    """Have a month in `directory`: a file of the user's, or the bucket's as it is now.
-
-    Args:
-        fresh: as in `obtain_month`.
-
-    Raises:
-        DataError: the object is missing, or is no month of this cab type.
-        TransientSourceError: the server failed in a way worth a retry.
-        SourceError: the server refused.
-        StorageError: the disk did not take it.
-    """
-    key = make_key(bucket, prefix, month.file_name(cab.name))
-    source = BucketObject(bucket, key, read_settings(TransferSettings), report)
-    return obtain_month(directory, cab, month, source, fresh=fresh)
-
-
-@dataclass(frozen=True)
-class BucketObject:
-    """A month's file in a bucket, under its exact key."""
-
-    bucket: S3Bucket
-    key: str
-    settings: TransferSettings
-    report: Progress | None = None
-
-    @property
-    def address(self) -> str:
-        return f"s3://{self.bucket.bucket_name}/{self.key}"
-
-    def fetch(self, known: Sidecar | None, target: Path) -> Delivery | None:
-        """Download the object to `target`, unless its ETag is still the known one.
-
-        Raises:
-            DataError: the object is missing.
-            TransientSourceError, SourceError: the server failed or refused.
-        """
-        begun = time.monotonic()
-        place = {"Bucket": self.bucket.bucket_name, "Key": self.key}
-        unless = {"IfNoneMatch": known.etag} if known and known.etag else {}
-        with named_errors(self.address):
-            client = self.bucket.credentials.get_s3_client()
-            try:
-                found = client.get_object(**place, **unless)
-            except ClientError as error:
-                if known is not None and read_status(error) == httpx.codes.NOT_MODIFIED:
-                    return None
-                raise
-            with closing(found["Body"]) as body:
-                etag = found.get("ETag", "")
-                if unless and known and etag == known.etag:
-                    return None  # a server that knows no conditions
-                transfer = Transfer(self.address, self.settings, begun, self.report)
-                promised = found.get("ContentLength")
-                sha256 = transfer.receive(read_as_it_comes(body), promised, target)
-        modified = found["LastModified"].isoformat() if "LastModified" in found else ""
-        return Delivery(etag, modified, target.stat().st_size, sha256)
 
 
 def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
@@ -213,13 +119,3 @@ class _Folder:
 
     def _locate(self, file: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{file}"}
-
-
-def make_key(bucket: S3Bucket, *parts: str) -> str:
-    """The exact key below the folder that the block may have.
-
-    Raises:
-        InputError: the folder could lead elsewhere.
-    """
-    folder = bucket.bucket_folder.strip("/")
-    return "/".join([check_key_prefix(folder, "bucket_folder"), *parts] if folder else parts)

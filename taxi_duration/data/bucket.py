@@ -1,0 +1,322 @@
+"""Months behind an `S3Bucket` block: the block saved and loaded, exact keys, errors named.
+
+The block's client is used with keys built here, not the block's folder methods: those write
+outside their target for some keys and succeed on a missing prefix (prefect-aws 0.7.12)."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+from boto3.exceptions import Boto3Error
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+)
+from prefect.exceptions import ObjectNotFound
+from prefect_aws import AwsCredentials, S3Bucket
+from prefect_aws.client_parameters import AwsClientParameters
+from pydantic import (
+    SecretStr,
+)
+
+from taxi_duration.data.cache import Delivery, Sidecar, obtain_month
+from taxi_duration.data.month import Month
+from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.schema import Cab
+from taxi_duration.data.transfer import Progress, Transfer, read_as_it_comes
+from taxi_duration.errors import (
+    DataError,
+    InputError,
+    SourceError,
+    TransientSourceError,
+    hide_credentials,
+)
+from taxi_duration.settings import TransferSettings, read_settings
+
+
+def check_key_prefix(value: object, what: str = "prefix") -> str:
+    """Refuse a prefix of keys that could lead elsewhere than below itself.
+
+    Raises:
+        InputError: it is empty, absolute, has an empty part or one of dots only.
+    """
+    text = str(value)
+    if not text or not all(
+        re.fullmatch(r"[\w.=-]+", part) and set(part) != {"."} for part in text.split("/")
+    ):
+        raise InputError(
+            f"{what} {text!r} is not a key prefix: give names joined by single slashes, such as "
+            "trip-data, with no leading or trailing slash and no '..'."
+        )
+    return text
+
+
+def check_block_name(name: str) -> str:
+    """Refuse a name that Prefect saves no block under.
+
+    Raises:
+        InputError: it has other characters than lowercase letters, digits and dashes.
+    """
+    if not re.fullmatch(r"[a-z0-9-]+", name):
+        raise InputError(
+            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
+            "dashes."
+        )
+    return name
+
+
+TRANSIENT_CODES = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"})
+
+
+@contextmanager
+def named_errors(location: str) -> Iterator[None]:
+    """Turn what boto raises into this package's errors, each with its remedy.
+
+    Raises:
+        DataError: the object is missing.
+        TransientSourceError: the server failed in a way worth a retry.
+        SourceError: the server refused, or cannot be asked.
+    """
+    try:
+        yield
+    except ClientError as error:
+        raise _name_client_error(location, error) from error
+    except (
+        HTTPClientError, EndpointConnectionError, IncompleteReadError, FlexibleChecksumError,
+    ) as error:  # fmt: skip
+        raise TransientSourceError(
+            f"{location} could not be reached ({error}): check the block's endpoint and network."
+        ) from error
+    except (BotoCoreError, Boto3Error, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(
+            f"{location} cannot be asked for ({reason}): check the block's bucket, endpoint and "
+            "credentials."
+        ) from error
+
+
+def _name_client_error(location: str, error: ClientError) -> Exception:
+    response: Mapping[str, Any] = error.response
+    code = str(response.get("Error", {}).get("Code", ""))
+    status = read_status(error)
+    if code == "NoSuchBucket":
+        return SourceError(f"{location}: the bucket does not exist; correct the block.")
+    if status == 404:
+        return DataError(f"{location} does not exist: upload it, or correct the prefix.")
+    if status == 403:
+        return SourceError(
+            f"{location}: access denied ({code}); check the block's key, secret and policy. (S3 "
+            "denies what is missing, too, to those who may not list the bucket.)"
+        )
+    if status in (408, 429) or status >= 500 or code in TRANSIENT_CODES:
+        return TransientSourceError(
+            f"{location}: the server answered {status} ({code}): it is busy or failing; try again "
+            "later."
+        )
+    return SourceError(
+        f"{location}: the server answered {status} ({error}): check the block's region, endpoint "
+        "and credentials."
+    )
+
+
+def read_status(error: ClientError) -> int:
+    """The HTTP status the server answered with; 0 without one."""
+    response: Mapping[str, Any] = error.response
+    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
+DEFAULT_BLOCK = "s3-bucket-block"
+BUCKET_VARIABLE = "TAXI_DURATION_S3_BUCKET"
+
+ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/\S*)?")
+BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+"""S3's rules for a new bucket, all but its reserved words."""
+
+CLIENT_CONFIG = {
+    "connect_timeout": 10,
+    "read_timeout": 30,
+    "retries": {"mode": "standard", "total_max_attempts": 2},
+}
+"""boto3's own minutes and five attempts would multiply with the task's retries."""
+
+
+def check_block(environment: Mapping[str, str], name: str) -> None:
+    """Refuse what no block can be made of, before any server is asked.
+
+    Raises:
+        InputError: a required variable is not set, a variable's value cannot be one, or the name
+            is no block's name.
+    """
+    required = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", BUCKET_VARIABLE)
+    absent = [variable for variable in required if not environment.get(variable)]
+    if absent:
+        raise InputError(f"{', '.join(absent)} not set: export it and run {CREATE_BLOCKS} again.")
+    bucket, endpoint = environment[BUCKET_VARIABLE], environment.get("AWS_ENDPOINT_URL")
+    if not BUCKET_NAME.fullmatch(bucket):
+        raise InputError(
+            f"{BUCKET_VARIABLE} is {bucket!r}, which is no bucket's name: give 3 to 63 lowercase "
+            "letters, digits, dots and dashes, the first and the last a letter or a digit."
+        )
+    if endpoint and not ENDPOINT.fullmatch(endpoint):
+        raise InputError(
+            f"AWS_ENDPOINT_URL is {hide_credentials(endpoint)!r}: give http:// or https:// and a "
+            "host, such as https://s3.example.org, or unset it for AWS."
+        )
+    check_block_name(name)
+
+
+def create_blocks(environment: Mapping[str, str], name: str) -> str:
+    """Save a credentials block and an `S3Bucket` block from the environment, over any before.
+
+    Args:
+        environment: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and the bucket under
+            `BUCKET_VARIABLE`; optionally AWS_SESSION_TOKEN, AWS_DEFAULT_REGION, and
+            AWS_ENDPOINT_URL for a server other than AWS.
+        name: of the bucket block; the credentials block is `<name>-credentials`.
+
+    Returns:
+        The bucket's name.
+
+    Raises:
+        InputError: as `check_block`.
+    """
+    check_block(environment, name)
+    token = environment.get("AWS_SESSION_TOKEN")
+    credentials = AwsCredentials(
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=SecretStr(environment["AWS_SECRET_ACCESS_KEY"]),
+        aws_session_token=token or None,
+        region_name=environment.get("AWS_DEFAULT_REGION") or "us-east-1",
+        aws_client_parameters=AwsClientParameters(
+            endpoint_url=environment.get("AWS_ENDPOINT_URL") or None, config=CLIENT_CONFIG
+        ),
+    )
+    credentials.save(f"{name}-credentials", overwrite=True)
+    bucket = S3Bucket(bucket_name=environment[BUCKET_VARIABLE], credentials=credentials)
+    bucket.save(name, overwrite=True)
+    return bucket.bucket_name
+
+
+def load_bucket(name: str) -> S3Bucket:
+    """Load the saved `S3Bucket` block of that name.
+
+    Raises:
+        InputError: there is none; Prefect looks blocks up by type and name.
+    """
+    try:
+        return cast(S3Bucket, S3Bucket.load(name))
+    except (ValueError, ObjectNotFound) as error:
+        raise InputError(
+            f"S3Bucket block {name!r} is not saved on this server (a block of another type by that "
+            f"name does not count): save one with {CREATE_BLOCKS} --name {name}."
+        ) from error
+
+
+@dataclass(frozen=True)
+class BucketMonths:
+    """Months in a bucket, kept locally once fetched; see `locate_month`.
+
+    It bears the block's name, not its secrets: another process loads the block itself.
+    """
+
+    block: str
+    prefix: str
+    cab: Cab
+    directory: Path
+    fresh: bool = False
+
+    def __call__(self, month: Month, report: Progress | None = None) -> MonthFile:
+        bucket = load_bucket(self.block)
+        return locate_month(
+            bucket, self.prefix, self.cab, month, self.directory, report, fresh=self.fresh
+        )
+
+
+def locate_month(
+    bucket: S3Bucket,
+    prefix: str,
+    cab: Cab,
+    month: Month,
+    directory: Path,
+    report: Progress | None = None,
+    *,
+    fresh: bool = False,
+) -> MonthFile:
+    """Have a month in `directory`: a file of the user's, or the bucket's as it is now.
+
+    Args:
+        fresh: as in `obtain_month`.
+
+    Raises:
+        DataError: the object is missing, or is no month of this cab type.
+        TransientSourceError: the server failed in a way worth a retry.
+        SourceError: the server refused.
+        StorageError: the disk did not take it.
+    """
+    key = make_key(bucket, prefix, month.file_name(cab.name))
+    source = BucketObject(bucket, key, read_settings(TransferSettings), report)
+    return obtain_month(directory, cab, month, source, fresh=fresh)
+
+
+@dataclass(frozen=True)
+class BucketObject:
+    """A month's file in a bucket, under its exact key."""
+
+    bucket: S3Bucket
+    key: str
+    settings: TransferSettings
+    report: Progress | None = None
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.bucket.bucket_name}/{self.key}"
+
+    def fetch(self, known: Sidecar | None, target: Path) -> Delivery | None:
+        """Download the object to `target`, unless its ETag is still the known one.
+
+        Raises:
+            DataError: the object is missing.
+            TransientSourceError, SourceError: the server failed or refused.
+        """
+        begun = time.monotonic()
+        place = {"Bucket": self.bucket.bucket_name, "Key": self.key}
+        unless = {"IfNoneMatch": known.etag} if known and known.etag else {}
+        with named_errors(self.address):
+            client = self.bucket.credentials.get_s3_client()
+            try:
+                found = client.get_object(**place, **unless)
+            except ClientError as error:
+                if known is not None and read_status(error) == httpx.codes.NOT_MODIFIED:
+                    return None
+                raise
+            with closing(found["Body"]) as body:
+                etag = found.get("ETag", "")
+                if unless and known and etag == known.etag:
+                    return None  # a server that knows no conditions
+                transfer = Transfer(self.address, self.settings, begun, self.report)
+                promised = found.get("ContentLength")
+                sha256 = transfer.receive(read_as_it_comes(body), promised, target)
+        modified = found["LastModified"].isoformat() if "LastModified" in found else ""
+        return Delivery(etag, modified, target.stat().st_size, sha256)
+
+
+def make_key(bucket: S3Bucket, *parts: str) -> str:
+    """The exact key below the folder that the block may have.
+
+    Raises:
+        InputError: the folder could lead elsewhere.
+    """
+    folder = bucket.bucket_folder.strip("/")
+    return "/".join([check_key_prefix(folder, "bucket_folder"), *parts] if folder else parts)
