@@ -201,7 +201,7 @@ def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], objec
 
     The model is fitted to a few trips: another would take as long, and leave a higher peak.
     """
-    from taxi_duration.evaluation.evaluation import Baselines
+    from taxi_duration.model.baselines import Baselines
     from taxi_duration.model.features import get_feature_set
     from taxi_duration.model.model import score_predictors
     from taxi_duration.model.reduction import reduce_month

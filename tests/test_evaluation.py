@@ -6,14 +6,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
 from taxi_duration.data.clean import Trips
-from taxi_duration.evaluation.evaluation import (
-    Baselines,
-    Errors,
-    ZonePairMedians,
-    find_medians,
-    make_keys,
-    score,
-)
+from taxi_duration.model.baselines import Baselines, ZonePairMedians, find_medians, make_keys
+from taxi_duration.regression.metrics import Errors, score
 from tests.strategies import Floats, clean_trips, take
 
 minutes = st.lists(st.floats(1, 60), min_size=1, max_size=50)

@@ -17,7 +17,6 @@ from taxi_duration.evaluation.error_analysis import (
     ErrorAnalysis,
     deal_into_blocks,
 )
-from taxi_duration.evaluation.evaluation import Evaluation, GroupErrors, score
 from taxi_duration.evaluation.gate import (
     Opponent,
     Verdict,
@@ -26,6 +25,7 @@ from taxi_duration.evaluation.gate import (
     judge,
     resample,
 )
+from taxi_duration.regression.metrics import Evaluation, GroupErrors, score
 from taxi_duration.settings import GateSettings, read_settings
 from tests.strategies import Floats, clean_trips, deal, make_trips, take
 

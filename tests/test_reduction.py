@@ -15,9 +15,9 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.data.schema import CABS
 from taxi_duration.errors import StorageError
-from taxi_duration.evaluation.evaluation import find_medians, make_keys
 from taxi_duration.evaluation.stability import Profile
 from taxi_duration.files import hash_file
+from taxi_duration.model.baselines import find_medians, make_keys
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet
 from taxi_duration.model.model import DurationModel, score_predictors
 from taxi_duration.model.reduction import (

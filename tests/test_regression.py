@@ -22,7 +22,8 @@ from taxi_duration.model.features import (
     make_records,
 )
 from taxi_duration.model.tabulation import tabulate
-from taxi_duration.regression.regression import Coefficients, NormalEquations, Sums
+from taxi_duration.regression.solve import NormalEquations
+from taxi_duration.regression.sums import Coefficients, Sums
 from tests.strategies import Floats, clean_trips, deal, make_trips, solve_densely
 
 Rows = tuple[sparse.csr_matrix, Floats, np.ndarray]

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.schema import CABS
-from taxi_duration.evaluation.evaluation import Evaluation
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
 from taxi_duration.model import store
@@ -27,6 +26,7 @@ from taxi_duration.registry.comparison import TOLERANCE, compare
 from taxi_duration.registry.mlflow_store import EXPERIMENT
 from taxi_duration.registry.reproduction import Recorded, Retrained
 from taxi_duration.registry.tracking import log_training
+from taxi_duration.regression.metrics import Evaluation
 from tests.months import FEBRUARY, JANUARY, MARCH, SAMPLE
 from tests.runs import Run, call_taxi_duration
 from tests.trained import save_sample_training

@@ -16,7 +16,8 @@ from taxi_duration.model.encoding import PAIRS
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
 from taxi_duration.model.tables import Layout, Tables
 from taxi_duration.model.tabulation import is_late, tabulate
-from taxi_duration.regression.regression import NormalEquations, Sums
+from taxi_duration.regression.solve import NormalEquations
+from taxi_duration.regression.sums import Sums
 from tests.months import JANUARY
 from tests.strategies import clean_trips, deal, feature_sets, make_trips, take
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from taxi_duration.data.clean import Trips
-from taxi_duration.evaluation.evaluation import GroupErrors, make_keys
 from taxi_duration.evaluation.residuals import Residuals
 from taxi_duration.evaluation.slices import SLICES, find_slices
+from taxi_duration.model.baselines import make_keys
 from taxi_duration.model.encoding import Codes, Floats
+from taxi_duration.regression.metrics import GroupErrors
 
 MODEL, CHAMPION = "model", "champion"
 """What the two are called among a month's predictors."""

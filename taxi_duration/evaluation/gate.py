@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.evaluation.evaluation import Evaluation, GroupErrors
 from taxi_duration.evaluation.slices import SLICES
 from taxi_duration.model.encoding import Floats
+from taxi_duration.regression.metrics import Evaluation, GroupErrors
 from taxi_duration.settings import GateSettings, name_variable
 
 RESAMPLES = 999

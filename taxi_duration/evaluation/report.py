@@ -12,11 +12,11 @@ from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import is_synthetic
 from taxi_duration.evaluation.error_analysis import ErrorAnalysis
-from taxi_duration.evaluation.evaluation import THE_SAME, Evaluation, compare_rmse
 from taxi_duration.evaluation.gate import Verdict, describe_slices
 from taxi_duration.evaluation.stability import Profile, Shift
 from taxi_duration.model.model import measure_minutes_per_mile
 from taxi_duration.model.training import Training
+from taxi_duration.regression.metrics import THE_SAME, Evaluation, compare_rmse
 from taxi_duration.settings import Thresholds
 from taxi_duration.version import __version__
 

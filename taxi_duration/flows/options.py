@@ -14,7 +14,7 @@ from taxi_duration.data.month import FIRST_YEAR, Month
 from taxi_duration.data.schema import CABS, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, get_feature_set
-from taxi_duration.regression.regression import check_alpha
+from taxi_duration.regression.solve import check_alpha
 
 MOST_TRAIN_MONTHS = 120
 RUNNERS = ("threads", "processes", "dask")

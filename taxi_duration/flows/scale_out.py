@@ -21,7 +21,6 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, RunnerError
-from taxi_duration.evaluation.evaluation import Baselines
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.runners import name_import_errors, stopped
@@ -35,6 +34,7 @@ from taxi_duration.flows.tasks import (
     download_month,
     validate,
 )
+from taxi_duration.model.baselines import Baselines
 from taxi_duration.model.model import DurationModel, score_predictors
 from taxi_duration.model.store import TRAINING_CODE
 from taxi_duration.settings import Thresholds

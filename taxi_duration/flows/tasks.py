@@ -29,10 +29,10 @@ from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.evaluation.evaluation import Baselines, Evaluation, ZonePairMedians
 from taxi_duration.evaluation.report import Report
 from taxi_duration.evaluation.stability import Profile
 from taxi_duration.flows.progress import show_progress
+from taxi_duration.model.baselines import Baselines, ZonePairMedians
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel, score_predictors
 from taxi_duration.model.reduction import load_sums, recall_month
@@ -41,6 +41,7 @@ from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from taxi_duration.registry.registry import Champion
 from taxi_duration.registry.tracking import REGISTERED_MODEL, TrackedRun, log_training
+from taxi_duration.regression.metrics import Evaluation
 from taxi_duration.reports.card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 

@@ -20,7 +20,7 @@ from scipy import sparse
 from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
 from taxi_duration.model.encoding import LEVELS, NUMBERS, Level, Number, count_trips
-from taxi_duration.regression.regression import check_alpha
+from taxi_duration.regression.solve import check_alpha
 
 if TYPE_CHECKING:
     from sklearn.feature_extraction import DictVectorizer

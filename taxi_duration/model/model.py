@@ -18,8 +18,8 @@ from taxi_duration.data.parquet import reduce_trips
 from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError
 from taxi_duration.evaluation.error_analysis import ErrorAnalysis
-from taxi_duration.evaluation.evaluation import Errors, Evaluation, Predict
 from taxi_duration.evaluation.stability import Profile
+from taxi_duration.model.baselines import Predict
 from taxi_duration.model.encoding import (
     NUMBERS,
     ZONES,
@@ -29,6 +29,7 @@ from taxi_duration.model.encoding import (
     encode_pair,
 )
 from taxi_duration.model.features import FeatureSet, fit_vectorizer, parse_term
+from taxi_duration.regression.metrics import Errors, Evaluation
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LinearRegression, Ridge

@@ -26,9 +26,9 @@ from taxi_duration.data.clean import RowFunnel, Trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import check_footer, check_funnel, check_unchanged, reduce_trips
 from taxi_duration.data.schema import Cab
-from taxi_duration.evaluation.evaluation import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.evaluation.stability import Profile
 from taxi_duration.files import check_directory, flush_to_disk, hash_file, stage
+from taxi_duration.model.baselines import Keys, ZonePairMedians, find_medians, make_keys
 from taxi_duration.model.encoding import HOURS, PAIRS, ZONES, Floats
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.tables import Layout, Tables

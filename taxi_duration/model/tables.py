@@ -23,7 +23,7 @@ from scipy import sparse
 
 from taxi_duration.model.encoding import HOURS, PAIRS, UNMETERED, ZONES, Floats
 from taxi_duration.model.features import ABSORBED_LEVEL, FeatureSet, Term
-from taxi_duration.regression.regression import Coefficients, Sums
+from taxi_duration.regression.sums import Coefficients, Sums
 
 ONES = Term("1", None, None)
 MINUTES = Term("minutes", "minutes", None)

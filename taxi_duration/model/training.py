@@ -19,7 +19,8 @@ from taxi_duration.model.features import FeatureSet, get_feature_set
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.reduction import recall_month, reduce_month
 from taxi_duration.model.tables import Layout, Tables
-from taxi_duration.regression.regression import NormalEquations, Sums, check_alpha
+from taxi_duration.regression.solve import NormalEquations, check_alpha
+from taxi_duration.regression.sums import Sums
 from taxi_duration.settings import Thresholds, read_settings
 
 _BLAS = Lock()

@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from taxi_duration.data.clean import Rows, Trips, clean_trips, select_columns
 from taxi_duration.data.schema import EARLIEST, FIRST_ZONE, LAST_ZONE, LATEST, MOST_MILES, Cab
-from taxi_duration.evaluation.evaluation import Errors, Evaluation
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model.encoding import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.model.model import DurationModel
@@ -31,6 +30,7 @@ from taxi_duration.predict.scoring_output import (
     make_schema,
     open_output,
 )
+from taxi_duration.regression.metrics import Errors, Evaluation
 
 THREADS = min(4, os.cpu_count() or 1)
 """That predict, while one reads and writes."""

@@ -15,11 +15,7 @@ import httpx
 from botocore.exceptions import ClientError
 from prefect_aws import S3Bucket
 
-from taxi_duration.data.bucket import (
-    make_key,
-    named_errors,
-    read_status,
-)
+from taxi_duration.data.bucket import make_key, named_errors, read_status
 from taxi_duration.data.transfer import Transfer, read_as_it_comes
 from taxi_duration.errors import ModelError, TransientSourceError
 from taxi_duration.files import stage

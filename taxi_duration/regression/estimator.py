@@ -14,13 +14,8 @@ from sklearn.linear_model import LinearRegression, Ridge
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from taxi_duration.errors import InputError
-from taxi_duration.regression.regression import (
-    Coefficients,
-    Floats,
-    NormalEquations,
-    Sums,
-    check_alpha,
-)
+from taxi_duration.regression.solve import NormalEquations, check_alpha
+from taxi_duration.regression.sums import Coefficients, Floats, Sums
 
 
 @dataclass

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from taxi_duration.evaluation.evaluation import compare_rmse
 from taxi_duration.evaluation.gate import is_beyond
 from taxi_duration.evaluation.report import Report
 from taxi_duration.model.encoding import FARTHEST_MILES
+from taxi_duration.regression.metrics import compare_rmse
 from taxi_duration.reports.card_origin import name_trips
 from taxi_duration.reports.card_plots import FEWEST_IN_BAND
 from taxi_duration.reports.markdown import make_table

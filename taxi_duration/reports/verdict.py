@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any
 
-from taxi_duration.evaluation.evaluation import compare_rmse
 from taxi_duration.evaluation.gate import begin_slice_reason, is_beyond
 from taxi_duration.evaluation.report import Report
+from taxi_duration.regression.metrics import compare_rmse
 from taxi_duration.settings import GateSettings
 
 
