@@ -172,7 +172,7 @@ def make_stage(
 def reduce(path: Path, sums: Path, cab: Cab, month: Month) -> None:
     """Reduce a month as `clean-trips` does, or find its sums."""
     from taxi_duration.model.features import get_feature_set
-    from taxi_duration.model.reduction import recall_month
+    from taxi_duration.model.month_sums import recall_month
 
     recall_month(sums, path, get_feature_set(FEATURES), cab, month, with_medians=True)
 
@@ -187,7 +187,7 @@ def solve(kept: list[Path]) -> Training:
 def add_up(kept: list[Path]) -> Window:
     """A window of kept sums."""
     from taxi_duration.model.features import get_feature_set
-    from taxi_duration.model.reduction import load_sums
+    from taxi_duration.model.month_sums import load_sums
     from taxi_duration.model.training import sum_window
 
     features = get_feature_set(FEATURES)
@@ -201,10 +201,10 @@ def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], objec
 
     The model is fitted to a few trips: another would take as long, and leave a higher peak.
     """
+    from taxi_duration.evaluation.evaluate import score_predictors
     from taxi_duration.model.baselines import Baselines
     from taxi_duration.model.features import get_feature_set
-    from taxi_duration.model.model import score_predictors
-    from taxi_duration.model.reduction import reduce_month
+    from taxi_duration.model.month_sums import reduce_month
     from taxi_duration.model.training import fit_window, sum_window
 
     with tempfile.TemporaryDirectory() as scratch:

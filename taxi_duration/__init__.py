@@ -9,9 +9,9 @@ from taxi_duration.errors import (
     TaxiDurationError,
     TransientSourceError,
 )
+from taxi_duration.model.directory import load_model
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import load_model
 from taxi_duration.model.training import train_model
 from taxi_duration.regression.metrics import Evaluation
 

@@ -26,7 +26,7 @@ def identify_code(module: str, package: Path = PACKAGE) -> str:
     `COMPUTING`. Comments and docstrings do not count, nor does any other module.
 
     Args:
-        module: a dotted name, such as "taxi_duration.model.reduction".
+        module: a dotted name, such as "taxi_duration.model.month_sums".
         package: the directory of the package.
     """
     digest = hashlib.sha256(platform.python_version().encode())

@@ -12,8 +12,8 @@ import pytest
 
 from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import Report
+from taxi_duration.model.directory import save_model
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import save_model
 from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training
 from tests.months import JANUARY
 from tests.trained import make_report, train_on

@@ -7,12 +7,12 @@ from typing import Any
 from taxi_duration.data.clean import clean_trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import SYNTHETIC_PREFIX, read_trips
-from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.evaluation.gate import Opponent, Verdict, describe_slices, judge
 from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.model.baselines import Baselines, find_medians, make_keys
 from taxi_duration.model.features import get_feature_set
-from taxi_duration.model.reduction import reduce_month
+from taxi_duration.model.month_sums import reduce_month
 from taxi_duration.model.training import Training, fit_window, sum_window
 from taxi_duration.regression.metrics import Evaluation, score
 from taxi_duration.settings import GateSettings

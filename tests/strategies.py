@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 
 from taxi_duration.data.clean import Trips
-from taxi_duration.model.encoding import NUMBERS
-from taxi_duration.model.features import ABSORBED_LEVEL, SPLIT_PAIR, FeatureSet
+from taxi_duration.model.features import ABSORBED_LEVEL, NUMBERS, SPLIT_PAIR, FeatureSet
 
 Floats = npt.NDArray[np.float64]
 

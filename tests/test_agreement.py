@@ -21,8 +21,8 @@ from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from taxi_duration import load_model
 from taxi_duration.data.schema import CABS
+from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.model.store import load_report, save_model
 from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training
 from tests.conftest import REPOSITORY
 from tests.runs import call_taxi_duration

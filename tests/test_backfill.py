@@ -29,7 +29,7 @@ from taxi_duration.flows.backfill import backfill
 from taxi_duration.flows.backfill_report import ARTIFACT_KEY
 from taxi_duration.flows.progress import BACKFILL_KEY
 from taxi_duration.flows.walk_forward import BackfillOptions
-from taxi_duration.model.store import load_model
+from taxi_duration.model.directory import load_model
 from taxi_duration.registry.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 from taxi_duration.registry.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL

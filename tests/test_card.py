@@ -24,8 +24,8 @@ from taxi_duration.cli.cli import make_parser
 from taxi_duration.data.month import Month
 from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.options import LocalOptions, read_options
+from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.model.store import load_report, save_model
 from taxi_duration.reports.card import outline, render_html, render_markdown
 from taxi_duration.reports.card_page import render_text
 from taxi_duration.reports.card_plots import PLOTS, draw_png, draw_svg

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression
 from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.data.schema import CABS
 from taxi_duration.flows.backfill import find_champion
-from taxi_duration.model.store import save_model
+from taxi_duration.model.directory import save_model
 from taxi_duration.registry.mlflow_store import hold_store
 from taxi_duration.registry.registry import load_champion
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, log_training

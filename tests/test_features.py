@@ -8,18 +8,16 @@ from sklearn.feature_extraction import DictVectorizer
 
 from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
-from taxi_duration.model.encoding import (
+from taxi_duration.model.features import (
+    FEATURE_SETS,
     NUMBERS,
     UNMETERED,
+    FeatureSet,
+    build_matrix,
     encode_dropoff_zone,
     encode_hour,
     encode_pair,
     encode_pickup_zone,
-)
-from taxi_duration.model.features import (
-    FEATURE_SETS,
-    FeatureSet,
-    build_matrix,
     fit_vectorizer,
     get_feature_set,
     make_records,

@@ -10,13 +10,6 @@ from hypothesis import strategies as st
 
 from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
-from taxi_duration.evaluation.error_analysis import (
-    BLOCKS,
-    CHAMPION,
-    MODEL,
-    ErrorAnalysis,
-    deal_into_blocks,
-)
 from taxi_duration.evaluation.gate import (
     Opponent,
     Verdict,
@@ -24,6 +17,13 @@ from taxi_duration.evaluation.gate import (
     find_worse_slices,
     judge,
     resample,
+)
+from taxi_duration.evaluation.residuals import (
+    BLOCKS,
+    CHAMPION,
+    MODEL,
+    ErrorAnalysis,
+    deal_into_blocks,
 )
 from taxi_duration.regression.metrics import Evaluation, GroupErrors, score
 from taxi_duration.settings import GateSettings, read_settings

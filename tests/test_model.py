@@ -14,7 +14,7 @@ from taxi_duration.data.clean import Trips, clean_trips
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, make_records
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.tabulation import tabulate
+from taxi_duration.model.tables import tabulate
 from taxi_duration.model.training import fit_window, sum_window
 from tests.months import FEBRUARY, JANUARY, MARCH
 from tests.strategies import Floats, feature_sets

@@ -18,9 +18,9 @@ import pytest
 from taxi_duration import load_model
 from taxi_duration.data.month import Month
 from taxi_duration.data.schema import CABS
+from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.gate import Opponent, judge
 from taxi_duration.flows import challenge, tasks
-from taxi_duration.model.model import score_predictors
 from taxi_duration.registry.mlflow_store import MODEL_ID
 from taxi_duration.registry.tracking import REGISTERED_MODEL
 from taxi_duration.settings import GateSettings

@@ -15,13 +15,14 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.data.schema import CABS
 from taxi_duration.errors import StorageError
-from taxi_duration.evaluation.stability import Profile
+from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.files import hash_file
 from taxi_duration.model.baselines import find_medians, make_keys
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet
-from taxi_duration.model.model import DurationModel, score_predictors
-from taxi_duration.model.reduction import (
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.month_sums import (
     MonthSums,
+    Profile,
     load_sums,
     recall_month,
     reduce_month,
@@ -107,7 +108,7 @@ def test_a_month_that_was_reduced_is_not_read_again(
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("the file was read again")
 
-    monkeypatch.setattr("taxi_duration.model.reduction.reduce_trips", refuse)
+    monkeypatch.setattr("taxi_duration.model.month_sums.reduce_trips", refuse)
     assert recall(sums, JANUARY, EXTENDED) == (first, True)
     assert recall(sums, JANUARY, EXTENDED, sha256=hash_file(JANUARY)) == (first, True)
     assert first.stat().st_mtime_ns == 1
@@ -148,7 +149,7 @@ def test_whatever_the_sums_follow_from_makes_another_file(
         recall(sums, path, COURSE, green, month.next),
         recall(sums, path, COURSE, green, month, with_medians=True),
     ]
-    monkeypatch.setattr("taxi_duration.model.reduction.identify_code", lambda _: "other code")
+    monkeypatch.setattr("taxi_duration.model.month_sums.identify_code", lambda _: "other code")
     kept.append(recall(sums, path, COURSE))
     monkeypatch.undo()
     write_month(path, minutes=11.0)
@@ -212,7 +213,7 @@ def test_a_month_that_changes_while_it_is_read_leaves_no_sums(
         write_month(path, minutes=20)  # as another run does that fetched it anew
         return reduce_month(*arguments, **options)
 
-    monkeypatch.setattr("taxi_duration.model.reduction.reduce_month", reduce_another)
+    monkeypatch.setattr("taxi_duration.model.month_sums.reduce_month", reduce_another)
     with pytest.raises(
         DataError, match=r"month.parquet changed while it was read: another run has"
     ):

@@ -8,7 +8,7 @@ import pytest
 
 from taxi_duration import InputError, ModelError, SourceError
 from taxi_duration.data.month import Month
-from taxi_duration.model.store import identify_training, load_model
+from taxi_duration.model.directory import identify_training, load_model
 from taxi_duration.registry import ledger
 from taxi_duration.registry.mlflow_run import collect_verdict
 from taxi_duration.registry.promotions import Period

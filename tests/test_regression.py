@@ -21,7 +21,7 @@ from taxi_duration.model.features import (
     fit_vectorizer,
     make_records,
 )
-from taxi_duration.model.tabulation import tabulate
+from taxi_duration.model.tables import tabulate
 from taxi_duration.regression.solve import NormalEquations
 from taxi_duration.regression.sums import Coefficients, Sums
 from tests.strategies import Floats, clean_trips, deal, make_trips, solve_densely

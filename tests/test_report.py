@@ -7,9 +7,9 @@ import pytest
 from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
-from taxi_duration.evaluation.error_analysis import MODEL, ErrorAnalysis
 from taxi_duration.evaluation.report import Report, build_report, collect_metrics, explain_promotion
-from taxi_duration.evaluation.stability import Profile
+from taxi_duration.evaluation.residuals import MODEL, ErrorAnalysis
+from taxi_duration.model.month_sums import Profile
 from taxi_duration.model.training import Trial
 from taxi_duration.regression.metrics import Evaluation, compare_rmse
 from taxi_duration.reports.card import Remarks, render_markdown

@@ -17,10 +17,10 @@ from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
-from taxi_duration.model import store
+from taxi_duration.model import directory as store
+from taxi_duration.model.directory import load_model, load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import load_model, load_report, save_model
 from taxi_duration.model.training import Training
 from taxi_duration.registry.comparison import TOLERANCE, compare
 from taxi_duration.registry.mlflow_store import EXPERIMENT

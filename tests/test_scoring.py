@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from taxi_duration import DataError, FeatureSet, InputError, load_model, train_model
 from taxi_duration.data.schema import CABS
 from taxi_duration.flows.scoring_plan import Scored
-from taxi_duration.model.store import save_model
+from taxi_duration.model.directory import save_model
 from taxi_duration.model.training import Training
 from taxi_duration.predict.scoring import NamedModel, Tally, find_seen, map_in_order, score_trips
 from taxi_duration.predict.text_columns import TextColumns

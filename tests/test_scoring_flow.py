@@ -6,7 +6,7 @@ import pytest
 
 from taxi_duration import InputError
 from taxi_duration.flows.scoring_flow import ARTIFACT_KEY, predict
-from taxi_duration.model.store import save_model
+from taxi_duration.model.directory import save_model
 from tests.months import JANUARY, SAMPLE, write_month
 from tests.runs import call_taxi_duration, read_artifact, read_task_runs
 from tests.trained import make_report, train_on

@@ -3,7 +3,7 @@ from hypothesis import given
 
 from taxi_duration.data.clean import Trips
 from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
-from taxi_duration.evaluation.slices import SLICES, find_slices
+from taxi_duration.evaluation.residuals import SLICES, find_slices
 from tests.strategies import clean_trips
 
 

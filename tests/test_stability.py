@@ -10,16 +10,14 @@ from taxi_duration import InputError
 from taxi_duration.data.clean import Trips, clean_trips
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.evaluation.stability import (
-    DURATION_BINS,
-    HALF_MILES,
-    Profile,
     Shift,
     compare_months,
     compare_profiles,
     measure_psi,
     warn_of_shifts,
 )
-from taxi_duration.model.encoding import ZONES
+from taxi_duration.model.features import ZONES
+from taxi_duration.model.month_sums import DURATION_BINS, HALF_MILES, Profile
 from taxi_duration.settings import StabilityLimits, read_settings
 from tests.strategies import clean_trips as trips_of
 from tests.strategies import deal

@@ -12,9 +12,9 @@ import skops.io
 from taxi_duration import ModelError, load_model
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.files import hash_file
-from taxi_duration.model import store
+from taxi_duration.model import directory as store
+from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.model.store import load_report, save_model
 from taxi_duration.model.training import Training
 from tests.months import FEBRUARY, JANUARY
 from tests.trained import make_report, train_on

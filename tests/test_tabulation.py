@@ -12,10 +12,8 @@ from sklearn.feature_extraction import DictVectorizer
 from taxi_duration.data.clean import Trips
 from taxi_duration.data.clean import clean_trips as clean
 from taxi_duration.data.parquet import read_trips
-from taxi_duration.model.encoding import PAIRS
-from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, make_records
-from taxi_duration.model.tables import Layout, Tables
-from taxi_duration.model.tabulation import is_late, tabulate
+from taxi_duration.model.features import FEATURE_SETS, PAIRS, FeatureSet, build_matrix, make_records
+from taxi_duration.model.tables import Layout, Tables, is_late, tabulate
 from taxi_duration.regression.solve import NormalEquations
 from taxi_duration.regression.sums import Sums
 from tests.months import JANUARY
@@ -173,8 +171,8 @@ def test_trips_in_any_order_and_split_give_the_same_model(name: str) -> None:
 def test_a_buffer_that_fills_up_loses_no_trip(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     trips = make_trips(np.random.default_rng(2), 1000)
     features = FeatureSet("alike", FEATURE_SETS[name].terms)
-    monkeypatch.setattr("taxi_duration.model.tabulation.BUFFER_BITS", 7)
-    monkeypatch.setattr("taxi_duration.model.tabulation.BUFFER_TRIPS", 128)
+    monkeypatch.setattr("taxi_duration.model.tables.BUFFER_BITS", 7)
+    monkeypatch.setattr("taxi_duration.model.tables.BUFFER_TRIPS", 128)
     for sizes in ([1000], [128] * 7 + [104], [127, 2, 128, 743], [0, 64, 64, 1, 871]):
         starts = np.cumsum([0, *sizes])
         chunks = [take(trips, slice(a, b)) for a, b in itertools.pairwise(starts)]

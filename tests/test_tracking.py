@@ -19,7 +19,7 @@ from taxi_duration.cli.cli import run_from_command_line
 from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import collect_metrics
 from taxi_duration.flows.options import LocalOptions, S3Options
-from taxi_duration.model.store import load_report, save_model
+from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.registry.mlflow_store import EXPERIMENT
 from taxi_duration.registry.tracking import CANDIDATE, REGISTERED_MODEL, log_training
 from taxi_duration.settings import check_tracking_uri, resolve_tracking_uri

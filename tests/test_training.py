@@ -12,8 +12,8 @@ from taxi_duration import DataError, InputError, train_model
 from taxi_duration.data.clean import Trips, clean_trips
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, build_matrix, fit_vectorizer
-from taxi_duration.model.reduction import reduce_month
-from taxi_duration.model.tabulation import tabulate
+from taxi_duration.model.month_sums import reduce_month
+from taxi_duration.model.tables import tabulate
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from tests.months import FEBRUARY, JANUARY, MARCH, write_month
 from tests.strategies import Floats, deal, make_trips, solve_densely, take

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from prefect.utilities.filesystem import filter_files
 
-from taxi_duration.model import reduction, training
+from taxi_duration.model import month_sums as reduction
+from taxi_duration.model import training
 from taxi_duration.version import CHECKOUT, PACKAGE, identify_code, list_sources
 
 SUMS, TRAINING = reduction.__name__, training.__name__

@@ -8,15 +8,15 @@ from pathlib import Path
 from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
-from taxi_duration.evaluation.error_analysis import MODEL, ErrorAnalysis
+from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import Report, build_report
-from taxi_duration.evaluation.stability import QUANTITIES, UNSEEN_PAIRS, Profile
+from taxi_duration.evaluation.residuals import MODEL, ErrorAnalysis
+from taxi_duration.evaluation.stability import UNSEEN_PAIRS
 from taxi_duration.files import hash_file
+from taxi_duration.model.directory import identify_model, save_model
 from taxi_duration.model.features import get_feature_set
-from taxi_duration.model.model import score_predictors
-from taxi_duration.model.reduction import reduce_month
-from taxi_duration.model.store import identify_model, save_model
+from taxi_duration.model.month_sums import QUANTITIES, Profile, reduce_month
 from taxi_duration.model.training import Training, fit_window, sum_window
 from taxi_duration.regression.metrics import Evaluation
 from taxi_duration.settings import Thresholds

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.evaluation.slices import SLICES
-from taxi_duration.model.encoding import Floats
+from taxi_duration.evaluation.residuals import CHAMPION, MODEL, SLICES, ErrorAnalysis
+from taxi_duration.model.features import Floats
 from taxi_duration.regression.metrics import Evaluation, GroupErrors
 from taxi_duration.settings import GateSettings, name_variable
 

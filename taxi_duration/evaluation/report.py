@@ -6,19 +6,75 @@ import platform
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
 
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import is_synthetic
-from taxi_duration.evaluation.error_analysis import ErrorAnalysis
 from taxi_duration.evaluation.gate import Verdict, describe_slices
-from taxi_duration.evaluation.stability import Profile, Shift
-from taxi_duration.model.model import measure_minutes_per_mile
+from taxi_duration.evaluation.residuals import ErrorAnalysis
+from taxi_duration.evaluation.stability import Shift
+from taxi_duration.model.baselines import Predict
+from taxi_duration.model.features import (
+    ZONES,
+    Floats,
+)
+from taxi_duration.model.month_sums import Profile
 from taxi_duration.model.training import Training
 from taxi_duration.regression.metrics import THE_SAME, Evaluation, compare_rmse
 from taxi_duration.settings import Thresholds
 from taxi_duration.version import __version__
+
+if TYPE_CHECKING:
+    pass
+
+
+MARGINAL_MILES = (2.0, 3.0)
+"""Between these one more mile is measured: most trips are about as long."""
+
+MOST_PAIRS = 500
+WORKING_DAY, DAY_OFF = np.datetime64("2023-01-09", "us"), np.datetime64("2023-01-08", "us")
+"""A Monday that is no holiday, and the Sunday before it."""
+
+
+def measure_minutes_per_mile(
+    predict: Predict, pair_trips: npt.NDArray[np.int64]
+) -> dict[str, list[float]]:
+    """What one more mile adds to a trip's predicted minutes, by hour of the day.
+
+    Args:
+        pair_trips: (PAIRS,) how many trips each zone pair has: the mean over the commonest
+            `MOST_PAIRS` pairs is weighted by them.
+
+    Returns:
+        24 figures each for a working day and a day off.
+    """
+    pairs = np.argsort(-pair_trips, kind="stable")[:MOST_PAIRS]
+    weights = pair_trips[pairs] / pair_trips[pairs].sum()
+    hours = np.arange(24).astype("timedelta64[h]")
+
+    def predict_all(day: np.datetime64, miles: float) -> Floats:
+        return predict(
+            {
+                "pickup": np.repeat(day + hours, len(pairs)),
+                "pickup_zone": np.tile(pairs // ZONES, 24),
+                "dropoff_zone": np.tile(pairs % ZONES, 24),
+                "distance_miles": np.full(24 * len(pairs), miles),
+            }
+        ).reshape(24, len(pairs))
+
+    near, far = MARGINAL_MILES
+    return {
+        # Not a matrix product, whose last bits depend on the number of BLAS threads.
+        name: (
+            ((predict_all(day, far) - predict_all(day, near)) * weights).sum(axis=1) / (far - near)
+        ).tolist()
+        for name, day in (("working day", WORKING_DAY), ("day off", DAY_OFF))
+    }
+
 
 Report = dict[str, Any]
 """JSON-ready; runs on the same inputs, parameters, versions and registry give the same report."""

@@ -1,7 +1,6 @@
-"""What is left of trips' minutes when a model has predicted them, in counts that add up.
+"""What is left of trips' minutes when a model has predicted them: counts, slices, largest errors.
 
-A residual is actual less predicted minutes: positive where the trip took longer.
-"""
+A residual is actual less predicted minutes: positive where the trip took longer."""
 
 from __future__ import annotations
 
@@ -13,7 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from taxi_duration.data.clean import LONGEST_MINUTES, Trips
-from taxi_duration.model.encoding import PAIRS, ZONES, Codes, Floats, encode_pair, is_metered
+from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
+from taxi_duration.model.baselines import make_keys
+from taxi_duration.model.features import (
+    MICROSECONDS_IN_HOUR,
+    PAIRS,
+    ZONES,
+    Codes,
+    Floats,
+    encode_pair,
+    encode_pickup_zone,
+    is_metered,
+)
+from taxi_duration.regression.metrics import GroupErrors
 
 Counts = npt.NDArray[np.int64]
 
@@ -183,3 +194,135 @@ def _take_largest(trips: list[Trip]) -> tuple[Trip, ...]:
 
 def _order(trip: Mapping[str, Any]) -> tuple[Any, ...]:
     return -abs(trip["minutes"] - trip["predicted"]), *trip.values()
+
+
+HOUR_BANDS = {
+    "night, 0 to 5": range(6),
+    "morning, 6 to 9": range(6, 10),
+    "midday, 10 to 15": range(10, 16),
+    "evening, 16 to 19": range(16, 20),
+    "late, 20 to 23": range(20, 24),
+}
+"""Hours of the day in New York time, the last one included."""
+
+UNMETERED_BAND = "unmetered"
+DISTANCE_BANDS = {
+    "up to 1 mile": 1.0,
+    "1 to 2 miles": 2.0,
+    "2 to 5 miles": 5.0,
+    "5 to 10 miles": 10.0,
+    "over 10 miles": np.inf,
+    UNMETERED_BAND: None,
+}
+"""The farthest of each, itself included; a trip without a plausible distance is unmetered."""
+
+_BAND_OF_HOUR = np.array(
+    [band for band, hours in enumerate(HOUR_BANDS.values()) for _ in hours], dtype=np.int32
+)
+_FARTHEST = np.array([miles for miles in DISTANCE_BANDS.values() if miles is not None])
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of all trips, by one kind of difference; the slices of a kind make up all trips."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+SLICES = (
+    *(Slice("pick-up borough", name) for name in BOROUGHS),
+    *(Slice("hour", name) for name in HOUR_BANDS),
+    *(Slice("distance", name) for name in DISTANCE_BANDS),
+)
+
+
+def find_slices(trips: Trips) -> list[Codes]:
+    """The place in `SLICES` of each trip's slice, for each kind."""
+    hours = trips["pickup"].view(np.int64) // MICROSECONDS_IN_HOUR % 24
+    distances = np.searchsorted(_FARTHEST, trips["distance_miles"]).astype(np.int32)
+    distances[~is_metered(trips)] = len(_FARTHEST)
+    boroughs = BOROUGH_OF_ZONE[encode_pickup_zone(trips)]
+    return [
+        boroughs,
+        _BAND_OF_HOUR[hours] + np.int32(len(BOROUGHS)),
+        distances + np.int32(len(BOROUGHS) + len(HOUR_BANDS)),
+    ]
+
+
+MODEL, CHAMPION = "model", "champion"
+"""What the two are called among a month's predictors."""
+
+BLOCKS = 1 << 14
+"""Trips are dealt into so many blocks; what is drawn again and again is blocks, not trips."""
+
+_MIX = np.uint64(0x9E3779B97F4A7C15)
+"""2 to the 64th over the golden ratio: multiplying by it spreads keys over the high bits (Knuth,
+The Art of Computer Programming, volume 3, section 6.4)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ErrorAnalysis:
+    """Of no trips by default.
+
+    Args:
+        slices: errors by slice, of the model and of the champion if there is one.
+        blocks: of both by block of trips, only if there is a champion.
+        residuals: the model's.
+    """
+
+    slices: Mapping[str, GroupErrors] = field(default_factory=dict)
+    blocks: Mapping[str, GroupErrors] = field(default_factory=dict)
+    residuals: Residuals = field(default_factory=Residuals)
+
+    @classmethod
+    def of(cls, trips: Trips, predicted: Mapping[str, Floats]) -> ErrorAnalysis:
+        """Of cleaned trips, and the minutes that `MODEL` and perhaps `CHAMPION` predict for them.
+
+        Other predictors are passed over.
+        """
+        minutes = trips["minutes"]
+        residuals = {
+            name: minutes - predicted[name] for name in (MODEL, CHAMPION) if name in predicted
+        }
+        kinds = find_slices(trips)
+        slices = {}
+        for name, each in residuals.items():
+            first, *others = [GroupErrors.of(codes, len(SLICES), each) for codes in kinds]
+            slices[name] = sum(others, first)
+        blocks = {}
+        if CHAMPION in residuals:
+            dealt = deal_into_blocks(trips)
+            blocks = {name: GroupErrors.of(dealt, BLOCKS, each) for name, each in residuals.items()}
+        return cls(slices, blocks, Residuals.of(trips, predicted[MODEL]))
+
+    def __add__(self, other: ErrorAnalysis) -> ErrorAnalysis:
+        return ErrorAnalysis(
+            _add_groups(self.slices, other.slices),
+            _add_groups(self.blocks, other.blocks),
+            self.residuals + other.residuals,
+        )
+
+
+def deal_into_blocks(trips: Trips) -> Codes:
+    """A block for each trip, by what the trip is, so that the order of trips changes nothing."""
+    keys = make_keys(trips) ^ (trips["pickup"].view(np.int64) << np.int64(16))
+    mixed = keys.view(np.uint64) * _MIX
+    mixed ^= mixed >> np.uint64(32)
+    mixed *= _MIX
+    blocks: Codes = (mixed >> np.uint64(64 - (BLOCKS.bit_length() - 1))).astype(np.int32)
+    return blocks
+
+
+def _add_groups(
+    ours: Mapping[str, GroupErrors], theirs: Mapping[str, GroupErrors]
+) -> dict[str, GroupErrors]:
+    return {
+        name: ours[name] + theirs[name]
+        if name in ours and name in theirs
+        else {**ours, **theirs}[name]
+        for name in {**ours, **theirs}
+    }

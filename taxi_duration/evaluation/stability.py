@@ -1,83 +1,24 @@
 """How alike the trips of two months are, and when that is worth a warning.
 
 A profile counts a month's trips by distance, hour, duration and zone pair; profiles add up. Two
-are compared by the population stability index of each count, and by the pairs that only one knows.
-"""
+are compared by the population stability index of each count, and by the pairs that only one knows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from taxi_duration.data.clean import Trips
-from taxi_duration.model.encoding import MICROSECONDS_IN_HOUR, PAIRS, encode_pair, is_metered
+from taxi_duration.model.month_sums import QUANTITIES, Counts, Profile
 from taxi_duration.settings import StabilityLimits, name_variable
-
-Counts = npt.NDArray[np.int64]
-
-HALF_MILES = 20
-"""Bins of half a mile, up to 10 miles; then one to `FARTHEST_MILES`, and one of unmetered trips."""
-
-HOURS_A_DAY = 24
-
-MINUTES_A_BIN, DURATION_BINS = 3.0, 20
-"""Up to the hour, which is in the last bin."""
 
 EMPTY_SHARE = 1e-4
 """Added to each bin's share, since the index of an empty one would be infinite."""
-
-QUANTITIES = ("distance", "hour", "duration")
 UNSEEN_PAIRS = "unseen_pairs"
 
 Shift = dict[str, float]
 """Of each of `QUANTITIES` its stability index, and as `UNSEEN_PAIRS` a share of trips."""
-
-
-@dataclass(frozen=True, eq=False)
-class Profile:
-    """Counts of trips, of none by default.
-
-    Args:
-        distance: by miles, see `HALF_MILES`.
-        hour: by the pick-up's hour of the day, in New York time.
-        duration: by minutes, see `MINUTES_A_BIN`.
-        pairs: (`PAIRS`,), by zone pair.
-    """
-
-    distance: Counts = field(default_factory=lambda: np.zeros(HALF_MILES + 2, np.int64))
-    hour: Counts = field(default_factory=lambda: np.zeros(HOURS_A_DAY, np.int64))
-    duration: Counts = field(default_factory=lambda: np.zeros(DURATION_BINS, np.int64))
-    pairs: Counts = field(default_factory=lambda: np.zeros(PAIRS, np.int64))
-
-    @classmethod
-    def of(cls, trips: Trips) -> Profile:
-        """The profile of trips that `clean_trips` returned."""
-        distance = np.minimum(trips["distance_miles"] * 2, HALF_MILES).astype(np.int32)
-        distance[~is_metered(trips)] = HALF_MILES + 1
-        hour = trips["pickup"].view(np.int64) // MICROSECONDS_IN_HOUR % HOURS_A_DAY
-        duration = np.minimum(trips["minutes"] / MINUTES_A_BIN, DURATION_BINS - 1).astype(np.int32)
-        return cls(
-            np.bincount(distance, minlength=HALF_MILES + 2),
-            np.bincount(hour, minlength=HOURS_A_DAY),
-            np.bincount(duration, minlength=DURATION_BINS),
-            np.bincount(encode_pair(trips), minlength=PAIRS),
-        )
-
-    @property
-    def counts(self) -> dict[str, Counts]:
-        """The counts by their names."""
-        return {name: getattr(self, name) for name in (*QUANTITIES, "pairs")}
-
-    def __add__(self, other: Profile) -> Profile:
-        theirs = other.counts
-        return Profile(**{name: ours + theirs[name] for name, ours in self.counts.items()})
-
-    def __sub__(self, other: Profile) -> Profile:
-        theirs = other.counts
-        return Profile(**{name: ours - theirs[name] for name, ours in self.counts.items()})
 
 
 def measure_psi(counts: Counts, others: Counts) -> float:

@@ -73,8 +73,8 @@ from taxi_duration.flows.walk_forward import (
     ToMonth,
     plan_backfill,
 )
+from taxi_duration.model.directory import is_whole, load_model, load_report, locate_model
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import is_whole, load_model, load_report, locate_model
 from taxi_duration.operations.hooks import tell
 from taxi_duration.registry import tracking
 from taxi_duration.registry.backfill_run import log_backfill

@@ -13,8 +13,8 @@ from taxi_duration.evaluation.gate import Opponent, Verdict, judge
 from taxi_duration.evaluation.report import Report, explain_promotion
 from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, Validation
+from taxi_duration.model.directory import identify_model
 from taxi_duration.model.features import FeatureSet
-from taxi_duration.model.store import identify_model
 from taxi_duration.registry.registry import (
     Champion,
     Promotion,

@@ -14,9 +14,9 @@ from prefect.runtime import flow_run
 
 from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.errors import SourceError, hide_credentials
-from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL
 from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import Report, build_report, outline_report
+from taxi_duration.evaluation.residuals import CHAMPION, MODEL
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
 from taxi_duration.flows import dead_runs
@@ -38,7 +38,7 @@ from taxi_duration.flows.tasks import (
     upload_artifacts,
     validate,
 )
-from taxi_duration.model.store import identify_model, load_report
+from taxi_duration.model.directory import identify_model, load_report
 from taxi_duration.model.training import Training
 from taxi_duration.registry import tracking
 from taxi_duration.registry.registry import Promotion, read_past

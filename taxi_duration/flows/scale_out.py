@@ -21,6 +21,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, RunnerError
+from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.runners import name_import_errors, stopped
@@ -35,8 +36,8 @@ from taxi_duration.flows.tasks import (
     validate,
 )
 from taxi_duration.model.baselines import Baselines
-from taxi_duration.model.model import DurationModel, score_predictors
-from taxi_duration.model.store import TRAINING_CODE
+from taxi_duration.model.directory import TRAINING_CODE
+from taxi_duration.model.model import DurationModel
 from taxi_duration.settings import Thresholds
 from taxi_duration.version import identify_code
 

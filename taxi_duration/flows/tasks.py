@@ -28,15 +28,15 @@ from taxi_duration.data.parquet import MonthFile, check_funnel, check_unchanged,
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation.error_analysis import CHAMPION, MODEL, ErrorAnalysis
+from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.report import Report
-from taxi_duration.evaluation.stability import Profile
+from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.flows.progress import show_progress
 from taxi_duration.model.baselines import Baselines, ZonePairMedians
+from taxi_duration.model.directory import save_model
 from taxi_duration.model.features import FeatureSet
-from taxi_duration.model.model import DurationModel, score_predictors
-from taxi_duration.model.reduction import load_sums, recall_month
-from taxi_duration.model.store import save_model
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.month_sums import Profile, load_sums, recall_month
 from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
 from taxi_duration.registry.registry import Champion

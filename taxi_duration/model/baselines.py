@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from taxi_duration.data.clean import MICROSECONDS_A_MINUTE, Trips
-from taxi_duration.model.encoding import PAIRS, ZONES, Floats, encode_pair
+from taxi_duration.model.features import PAIRS, ZONES, Floats, encode_pair
 
 Keys = npt.NDArray[np.int64]
 

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from taxi_duration.data.clean import RowFunnel, Trips, find_unusable, select_columns
-from taxi_duration.data.month import Month
-from taxi_duration.data.parquet import reduce_trips
-from taxi_duration.data.schema import Cab
+from taxi_duration.data.clean import Trips, find_unusable, select_columns
 from taxi_duration.errors import ModelError
-from taxi_duration.evaluation.error_analysis import ErrorAnalysis
-from taxi_duration.evaluation.stability import Profile
-from taxi_duration.model.baselines import Predict
-from taxi_duration.model.encoding import (
+from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.model.features import (
     NUMBERS,
-    ZONES,
+    FeatureSet,
     Floats,
     count_trips,
     encode_hour,
     encode_pair,
+    fit_vectorizer,
+    parse_term,
 )
-from taxi_duration.model.features import FeatureSet, fit_vectorizer, parse_term
-from taxi_duration.regression.metrics import Errors, Evaluation
+from taxi_duration.regression.metrics import Evaluation
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LinearRegression, Ridge
@@ -169,103 +163,3 @@ class DurationModel:
     def evaluate(self, path: str | Path) -> Evaluation:
         """Read and clean a month's file as for training, and score the model on it."""
         return score_predictors({"model": self.predict_clean}, path).errors["model"]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Of a month: each predictor's errors, the row funnel and, if asked for, more of its trips.
-
-    Args:
-        profile: what its trips are like.
-        analysis: where the model and the champion err.
-    """
-
-    errors: dict[str, Evaluation]
-    funnel: RowFunnel
-    profile: Profile
-    analysis: ErrorAnalysis
-
-
-def score_predictors(
-    predictors: Mapping[str, Predict],
-    path: str | Path,
-    cab: Cab | None = None,
-    month: Month | None = None,
-    *,
-    in_detail: bool = False,
-) -> Scores:
-    """Read and clean a month's file once, and score each predictor on its trips.
-
-    Args:
-        in_detail: find the trips' profile and the analysis too, which are empty otherwise.
-
-    Raises:
-        DataError: as `reduce_trips`.
-    """
-
-    def add_errors(
-        chunks: Iterator[Trips],
-    ) -> tuple[dict[str, Errors], Profile, ErrorAnalysis]:
-        errors, profile = dict.fromkeys(predictors, Errors()), Profile()
-        analysis = ErrorAnalysis()
-        for trips in chunks:
-            predicted = {name: predict(trips) for name, predict in predictors.items()}
-            for name, minutes in predicted.items():
-                errors[name] += Errors.of(trips["minutes"], minutes)
-            if in_detail:
-                profile += Profile.of(trips)
-                analysis += ErrorAnalysis.of(trips, predicted)
-        return errors, profile, analysis
-
-    lanes, funnel = reduce_trips(path, add_errors, cab, month)
-    errors = {
-        name: sum((of_lane[name] for of_lane, *_ in lanes), Errors()).evaluation
-        for name in predictors
-    }
-    profile = sum((of_lane for _, of_lane, _ in lanes), Profile())
-    analysis = sum((of_lane for *_, of_lane in lanes), ErrorAnalysis())
-    return Scores(errors, funnel, profile, analysis)
-
-
-MARGINAL_MILES = (2.0, 3.0)
-"""Between these one more mile is measured: most trips are about as long."""
-
-MOST_PAIRS = 500
-WORKING_DAY, DAY_OFF = np.datetime64("2023-01-09", "us"), np.datetime64("2023-01-08", "us")
-"""A Monday that is no holiday, and the Sunday before it."""
-
-
-def measure_minutes_per_mile(
-    predict: Predict, pair_trips: npt.NDArray[np.int64]
-) -> dict[str, list[float]]:
-    """What one more mile adds to a trip's predicted minutes, by hour of the day.
-
-    Args:
-        pair_trips: (PAIRS,) how many trips each zone pair has: the mean over the commonest
-            `MOST_PAIRS` pairs is weighted by them.
-
-    Returns:
-        24 figures each for a working day and a day off.
-    """
-    pairs = np.argsort(-pair_trips, kind="stable")[:MOST_PAIRS]
-    weights = pair_trips[pairs] / pair_trips[pairs].sum()
-    hours = np.arange(24).astype("timedelta64[h]")
-
-    def predict_all(day: np.datetime64, miles: float) -> Floats:
-        return predict(
-            {
-                "pickup": np.repeat(day + hours, len(pairs)),
-                "pickup_zone": np.tile(pairs // ZONES, 24),
-                "dropoff_zone": np.tile(pairs % ZONES, 24),
-                "distance_miles": np.full(24 * len(pairs), miles),
-            }
-        ).reshape(24, len(pairs))
-
-    near, far = MARGINAL_MILES
-    return {
-        # Not a matrix product, whose last bits depend on the number of BLAS threads.
-        name: (
-            ((predict_all(day, far) - predict_all(day, near)) * weights).sum(axis=1) / (far - near)
-        ).tolist()
-        for name, day in (("working day", WORKING_DAY), ("day off", DAY_OFF))
-    }

@@ -17,7 +17,7 @@ from taxi_duration.data.parquet import LANES
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FeatureSet, get_feature_set
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.reduction import recall_month, reduce_month
+from taxi_duration.model.month_sums import recall_month, reduce_month
 from taxi_duration.model.tables import Layout, Tables
 from taxi_duration.regression.solve import NormalEquations, check_alpha
 from taxi_duration.regression.sums import Sums

@@ -14,10 +14,9 @@ import numpy as np
 
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.evaluation.report import Report, read_versions
-from taxi_duration.model.encoding import Floats
-from taxi_duration.model.features import Term
+from taxi_duration.model.directory import locate_model
+from taxi_duration.model.features import Floats, Term
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import locate_model
 from taxi_duration.model.training import Training
 from taxi_duration.registry.reproduction import Recorded, Retrained, named_gaps
 

@@ -27,8 +27,8 @@ from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError, hide_credentials
 from taxi_duration.evaluation.report import Report, collect_gate_figures, collect_metrics
 from taxi_duration.flows.processes import describe_process
+from taxi_duration.model.directory import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import MANIFEST_FILE, MODEL_FILE
 from taxi_duration.version import PACKAGE
 
 TRUSTED_TYPES = [

@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from taxi_duration.errors import InputError, ModelError, hide_credentials
 from taxi_duration.evaluation.report import Report
-from taxi_duration.model.store import REPORT_FILE, load_model, load_report
+from taxi_duration.model.directory import REPORT_FILE, load_model, load_report
 from taxi_duration.registry.reproduction import Recorded
 from taxi_duration.settings import resolve_tracking_uri
 

@@ -14,11 +14,12 @@ from taxi_duration.data.parquet import SYNTHETIC_PREFIX, MonthFile, check_unchan
 from taxi_duration.data.schema import Cab, get_cab
 from taxi_duration.data.tlc import LocalMonths
 from taxi_duration.errors import DataError, ModelError
+from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
 from taxi_duration.model.features import FeatureSet
-from taxi_duration.model.model import DurationModel, score_predictors
-from taxi_duration.model.reduction import reduce_month
+from taxi_duration.model.model import DurationModel
+from taxi_duration.model.month_sums import reduce_month
 from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, fit_window, sum_window
 from taxi_duration.regression.metrics import Evaluation

@@ -39,8 +39,8 @@ from taxi_duration.data.schema import DEFAULT_CAB, Cab
 from taxi_duration.errors import SourceError, hide_credentials
 from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.processes import describe_process, is_dead
+from taxi_duration.model.directory import check_finite, identify_training
 from taxi_duration.model.model import DurationModel
-from taxi_duration.model.store import check_finite, identify_training
 from taxi_duration.settings import resolve_tracking_uri
 
 REGISTERED_MODEL = "nyc-taxi-duration"

@@ -19,7 +19,7 @@ from taxi_duration.data.bucket import make_key, named_errors, read_status
 from taxi_duration.data.transfer import Transfer, read_as_it_comes
 from taxi_duration.errors import ModelError, TransientSourceError
 from taxi_duration.files import stage
-from taxi_duration.model.store import FILES, MANIFEST_FILE, verify_model
+from taxi_duration.model.directory import FILES, MANIFEST_FILE, verify_model
 from taxi_duration.settings import TransferSettings, read_settings
 
 POINTER_FILE = "latest.json"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taxi_duration.model.encoding import Codes, Floats
+from taxi_duration.model.features import Codes, Floats
 
 
 @dataclass(frozen=True)

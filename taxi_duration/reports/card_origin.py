@@ -7,7 +7,8 @@ from typing import Any
 
 from taxi_duration.data.clean import find_limit
 from taxi_duration.evaluation.report import Report, has_synthetic_trips
-from taxi_duration.evaluation.stability import QUANTITIES, UNSEEN_PAIRS, Shift
+from taxi_duration.evaluation.stability import UNSEEN_PAIRS, Shift
+from taxi_duration.model.month_sums import QUANTITIES
 from taxi_duration.reports.commands import list_commands
 from taxi_duration.reports.markdown import make_list, make_table
 from taxi_duration.settings import Thresholds

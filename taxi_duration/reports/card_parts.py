@@ -9,7 +9,7 @@ from typing import Any
 
 from taxi_duration.evaluation.gate import is_beyond
 from taxi_duration.evaluation.report import Report
-from taxi_duration.model.encoding import FARTHEST_MILES
+from taxi_duration.model.features import FARTHEST_MILES
 from taxi_duration.regression.metrics import compare_rmse
 from taxi_duration.reports.card_origin import name_trips
 from taxi_duration.reports.card_plots import FEWEST_IN_BAND

@@ -17,7 +17,7 @@ import mlflow.models
 from mlflow import MlflowClient
 
 from taxi_duration.data.schema import CABS
-from taxi_duration.model.store import load_report, save_model
+from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.registry import mlflow_store
 from taxi_duration.registry.tracking import log_training
 from tests.faults.forks import kill_at, run_forked

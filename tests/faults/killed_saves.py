@@ -10,7 +10,7 @@ from pathlib import Path
 
 import skops.io
 
-from taxi_duration.model import store
+from taxi_duration.model import directory as store
 from tests.faults.forks import kill_at, run_forked
 from tests.months import JANUARY
 from tests.trained import make_report, train_on

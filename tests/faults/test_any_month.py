@@ -24,7 +24,7 @@ from taxi_duration.data.parquet import (
 )
 from taxi_duration.data.schema import CABS
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.model.reduction import reduce_month
+from taxi_duration.model.month_sums import reduce_month
 from taxi_duration.settings import Thresholds
 from tests.months import write_month
 

@@ -17,7 +17,7 @@ import skops.io
 from taxi_duration import ModelError, load_model
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
-from taxi_duration.model.store import FILES, NEEDED, load_report, save_model, verify_model
+from taxi_duration.model.directory import FILES, NEEDED, load_report, save_model, verify_model
 from taxi_duration.model.training import Training
 from tests.conftest import REPOSITORY
 from tests.faults.killed_saves import KILLED, KILLED_REPAIRS

@@ -25,7 +25,7 @@ from taxi_duration.data.schema import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.flows import challenge
 from taxi_duration.flows.processes import describe_process
-from taxi_duration.model.store import load_report
+from taxi_duration.model.directory import load_report
 from taxi_duration.registry import mlflow_store
 from taxi_duration.registry.mlflow_store import EXPERIMENT
 from taxi_duration.registry.registry import Champion, load_champion

@@ -24,7 +24,7 @@ from taxi_duration.errors import (
 )
 from taxi_duration.files import hash_file
 from taxi_duration.flows.options import S3Options, read_options
-from taxi_duration.model.store import FILES, MODEL_FORMAT, verify_model, write_json
+from taxi_duration.model.directory import FILES, MODEL_FORMAT, verify_model, write_json
 from taxi_duration.registry.upload import upload_model
 from tests.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start

@@ -1,8 +1,7 @@
 """A month's file reduced to all that training needs of it, once; kept on disk if asked.
 
 What is kept is named by the file's bytes and by everything else it follows from: the terms, the
-month, and the code that computes it. So a rolling window reads one new file a month.
-"""
+month, and the code that computes it. So a rolling window reads one new file a month."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,78 @@ from taxi_duration.data.clean import RowFunnel, Trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import check_footer, check_funnel, check_unchanged, reduce_trips
 from taxi_duration.data.schema import Cab
-from taxi_duration.evaluation.stability import Profile
 from taxi_duration.files import check_directory, flush_to_disk, hash_file, stage
 from taxi_duration.model.baselines import Keys, ZonePairMedians, find_medians, make_keys
-from taxi_duration.model.encoding import HOURS, PAIRS, ZONES, Floats
-from taxi_duration.model.features import FeatureSet
-from taxi_duration.model.tables import Layout, Tables
-from taxi_duration.model.tabulation import tabulate
+from taxi_duration.model.features import (
+    HOURS,
+    MICROSECONDS_IN_HOUR,
+    PAIRS,
+    ZONES,
+    FeatureSet,
+    Floats,
+    encode_pair,
+    is_metered,
+)
+from taxi_duration.model.tables import Layout, Tables, tabulate
 from taxi_duration.settings import Thresholds
 from taxi_duration.version import identify_code
+
+Counts = npt.NDArray[np.int64]
+
+HALF_MILES = 20
+"""Bins of half a mile, up to 10 miles; then one to `FARTHEST_MILES`, and one of unmetered trips."""
+
+HOURS_A_DAY = 24
+
+MINUTES_A_BIN, DURATION_BINS = 3.0, 20
+"""Up to the hour, which is in the last bin."""
+
+QUANTITIES = ("distance", "hour", "duration")
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Counts of trips, of none by default.
+
+    Args:
+        distance: by miles, see `HALF_MILES`.
+        hour: by the pick-up's hour of the day, in New York time.
+        duration: by minutes, see `MINUTES_A_BIN`.
+        pairs: (`PAIRS`,), by zone pair.
+    """
+
+    distance: Counts = field(default_factory=lambda: np.zeros(HALF_MILES + 2, np.int64))
+    hour: Counts = field(default_factory=lambda: np.zeros(HOURS_A_DAY, np.int64))
+    duration: Counts = field(default_factory=lambda: np.zeros(DURATION_BINS, np.int64))
+    pairs: Counts = field(default_factory=lambda: np.zeros(PAIRS, np.int64))
+
+    @classmethod
+    def of(cls, trips: Trips) -> Profile:
+        """The profile of trips that `clean_trips` returned."""
+        distance = np.minimum(trips["distance_miles"] * 2, HALF_MILES).astype(np.int32)
+        distance[~is_metered(trips)] = HALF_MILES + 1
+        hour = trips["pickup"].view(np.int64) // MICROSECONDS_IN_HOUR % HOURS_A_DAY
+        duration = np.minimum(trips["minutes"] / MINUTES_A_BIN, DURATION_BINS - 1).astype(np.int32)
+        return cls(
+            np.bincount(distance, minlength=HALF_MILES + 2),
+            np.bincount(hour, minlength=HOURS_A_DAY),
+            np.bincount(duration, minlength=DURATION_BINS),
+            np.bincount(encode_pair(trips), minlength=PAIRS),
+        )
+
+    @property
+    def counts(self) -> dict[str, Counts]:
+        """The counts by their names."""
+        return {name: getattr(self, name) for name in (*QUANTITIES, "pairs")}
+
+    def __add__(self, other: Profile) -> Profile:
+        theirs = other.counts
+        return Profile(**{name: ours + theirs[name] for name, ours in self.counts.items()})
+
+    def __sub__(self, other: Profile) -> Profile:
+        theirs = other.counts
+        return Profile(**{name: ours - theirs[name] for name, ours in self.counts.items()})
+
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -205,7 +267,9 @@ def load_sums(path: Path, feature_set: FeatureSet) -> MonthSums:
     """
     layout = Layout(feature_set)
     with zipfile.ZipFile(path) as archive:
-        arrays = {name.removesuffix(".npy"): _read(archive, name) for name in archive.namelist()}
+        arrays = {
+            name.removesuffix(".npy"): _read_array(archive, name) for name in archive.namelist()
+        }
     tables = [
         Tables(
             layout,
@@ -227,7 +291,7 @@ def load_sums(path: Path, feature_set: FeatureSet) -> MonthSums:
     return MonthSums(tables, RowFunnel(**json.loads(str(arrays["funnel"]))), medians, profile)
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
+def _read_array(archive: zipfile.ZipFile, name: str) -> npt.NDArray[Any]:
     # To its end, where the checksum is held against it: NumPy's own reading stops where a damaged
     # header says that the array does.
     content = io.BytesIO(archive.read(name))
