@@ -112,7 +112,7 @@ def make_way(way: str, few: Path, scratch: Path) -> Callable[[Path], object]:
         return read_batches
 
     from taxi_duration import train_model
-    from taxi_duration.predict.scoring import NamedModel, score_trips
+    from taxi_duration.predict.score import NamedModel, score_trips
 
     named = NamedModel(train_model([few], FEATURES), "green/few-trips", "1")
     suffix = "csv" if way == OURS_CSV else "parquet"

@@ -28,8 +28,8 @@ from taxi_duration.data.schema import CABS
 from taxi_duration.flows.scoring_plan import Scored
 from taxi_duration.model.directory import save_model
 from taxi_duration.model.training import Training
-from taxi_duration.predict.scoring import NamedModel, Tally, find_seen, map_in_order, score_trips
-from taxi_duration.predict.text_columns import TextColumns
+from taxi_duration.predict.reader import TextColumns
+from taxi_duration.predict.score import NamedModel, Tally, find_seen, map_in_order, score_trips
 from taxi_duration.registry.mlflow_store import hold_store
 from taxi_duration.registry.named_model import load_named_model
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, log_training
@@ -166,7 +166,7 @@ def test_every_row_has_its_prediction(
     text = write(tmp_path / "trips.csv", trips)
     with (
         mock.patch("taxi_duration.data.parquet.CHUNK_ROWS", chunk),
-        mock.patch("taxi_duration.predict.scoring_output.ROWS_A_GROUP", row_group),
+        mock.patch("taxi_duration.predict.writer.ROWS_A_GROUP", row_group),
     ):
         tally = score_trips(named, source, tmp_path / "out.parquet")
         from_text = score_trips(named, text, tmp_path / "out.csv")
@@ -321,7 +321,7 @@ def test_a_line_end_in_a_csv_value_may_lie_anywhere(
 ) -> None:
     source = write(tmp_path / "trips.csv", make_trips(note="\n".join("abcdefgh")))
     for block_bytes in range(120, 200, 2):
-        monkeypatch.setattr("taxi_duration.predict.scoring_input.BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr("taxi_duration.predict.reader.BLOCK_BYTES", block_bytes)
         assert score_trips(extended, source, tmp_path / "out.csv").errors.rows == 6
 
 
@@ -449,7 +449,7 @@ def test_row_groups_have_one_size_however_the_rows_come(
     extended: NamedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taxi_duration.data.parquet.CHUNK_ROWS", 700)
-    monkeypatch.setattr("taxi_duration.predict.scoring_output.ROWS_A_GROUP", 5000)
+    monkeypatch.setattr("taxi_duration.predict.writer.ROWS_A_GROUP", 5000)
     tally = score_trips(extended, JANUARY, tmp_path / "out.parquet")
     metadata = pq.read_metadata(tmp_path / "out.parquet")
     rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
@@ -527,8 +527,8 @@ KILLED_SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from taxi_duration import load_model
-from taxi_duration.predict.scoring import NamedModel
-from taxi_duration.predict.scoring import score_trips
+from taxi_duration.predict.score import NamedModel
+from taxi_duration.predict.score import score_trips
 model, source, output = map(Path, sys.argv[1:])
 def die(rows, total):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -18,10 +18,7 @@ from taxi_duration.evaluation.gate import Verdict, describe_slices
 from taxi_duration.evaluation.residuals import ErrorAnalysis
 from taxi_duration.evaluation.stability import Shift
 from taxi_duration.model.baselines import Predict
-from taxi_duration.model.features import (
-    ZONES,
-    Floats,
-)
+from taxi_duration.model.features import ZONES, Floats
 from taxi_duration.model.month_sums import Profile
 from taxi_duration.model.training import Training
 from taxi_duration.regression.metrics import THE_SAME, Evaluation, compare_rmse

@@ -20,9 +20,9 @@ from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import InputError
 from taxi_duration.files import check_writable
 from taxi_duration.flows.options import CabName, DataDirectory, Offline, check_path
-from taxi_duration.predict.scoring import NamedModel, Progress, Tally, score_trips
-from taxi_duration.predict.scoring_input import check_input
-from taxi_duration.predict.scoring_output import check_apart, check_output
+from taxi_duration.predict.reader import check_input
+from taxi_duration.predict.score import NamedModel, Progress, Tally, score_trips
+from taxi_duration.predict.writer import check_apart, check_output
 
 
 def _read_model_name(value: object) -> str:

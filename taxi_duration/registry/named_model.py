@@ -8,7 +8,7 @@ from pathlib import Path
 from taxi_duration.data.schema import Cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.directory import load_model, load_report
-from taxi_duration.predict.scoring import NamedModel
+from taxi_duration.predict.score import NamedModel
 from taxi_duration.registry.champions import find_version
 from taxi_duration.registry.tracking import CHAMPION
 

@@ -1,8 +1,7 @@
 """Scoring a file of trips: a prediction for every row, in the rows' order, in bounded memory.
 
 No row is dropped. What a row lacks is counted: a zone that is unknown, one or a pair that training
-did not see, and a distance or pick-up time without which there is no prediction.
-"""
+did not see, and a distance or pick-up time without which there is no prediction."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ from taxi_duration.data.schema import EARLIEST, FIRST_ZONE, LAST_ZONE, LATEST, M
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model.features import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.model.model import DurationModel
-from taxi_duration.predict.scoring_input import Chunk, TripSource, open_trips
-from taxi_duration.predict.scoring_output import (
+from taxi_duration.predict.reader import Chunk, TripSource, open_trips
+from taxi_duration.predict.writer import (
     check_apart,
     check_output,
     check_schema,
@@ -189,10 +188,10 @@ class Scorer:
             errors = Errors.of(kept["minutes"], self._model.predict_clean(kept))
         return batch, Tally(
             rows=rows,
-            unknown_zones=_count(~is_known),
-            unseen_zones=_count(zones),
-            unseen_pairs=_count(pairs),
-            unpredicted=_count(~is_usable),
+            unknown_zones=_count_rows(~is_known),
+            unseen_zones=_count_rows(zones),
+            unseen_pairs=_count_rows(pairs),
+            unpredicted=_count_rows(~is_usable),
             errors=errors,
         )
 
@@ -267,5 +266,5 @@ def find_seen(model: DurationModel) -> Seen:
     return Seen(pickups, dropoffs, pairs)
 
 
-def _count(rows: Rows) -> int:
+def _count_rows(rows: Rows) -> int:
     return int(np.count_nonzero(rows))

@@ -14,7 +14,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from taxi_duration.errors import InputError
-from taxi_duration.predict.scoring_input import CSV, check_suffix
+from taxi_duration.predict.reader import CSV, check_suffix
 
 ROWS_A_GROUP = 1 << 20
 VERSION = pa.dictionary(pa.int32(), pa.string())
