@@ -41,19 +41,19 @@ from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 
 from taxi_duration.data.parquet import MonthFile
-from tests.buckets import S3Server, serve_s3  # noqa: E402
-from tests.faults.downloads import FILE, locate  # noqa: E402
-from tests.months import write_month  # noqa: E402
-from tests.registered import Registered, register_versions, use_store  # noqa: E402
-from tests.runs import Run, run_local  # noqa: E402
-from tests.servers import (  # noqa: E402
+from tests.support.buckets import S3Server, serve_s3  # noqa: E402
+from tests.support.downloads import FILE, locate  # noqa: E402
+from tests.support.months import write_month  # noqa: E402
+from tests.support.registered import Registered, register_versions, use_store  # noqa: E402
+from tests.support.runs import Run, run_local  # noqa: E402
+from tests.support.servers import (  # noqa: E402
     PROGRAMS,
     answers,
     find_free_port,
     make_environment,
     run_server,
 )
-from tests.web import Tlc, serve_tlc  # noqa: E402
+from tests.support.web import Tlc, serve_tlc  # noqa: E402
 
 THIRD_PARTY_WARNINGS = (
     "ignore:The ``noload`` loader strategy is deprecated:sqlalchemy.exc.SADeprecationWarning",

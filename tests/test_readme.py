@@ -16,7 +16,7 @@ from taxi_duration.settings import (
     TlcSettings,
     TransferSettings,
 )
-from tests.months import FEBRUARY, JANUARY
+from tests.support.months import FEBRUARY, JANUARY
 
 SETTINGS = {
     f"{kind.model_config['env_prefix']}{name}".upper(): field.default

@@ -26,7 +26,7 @@ from taxi_duration.data.schema import CABS
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.month_sums import reduce_month
 from taxi_duration.settings import Thresholds
-from tests.months import write_month
+from tests.support.months import write_month
 
 GREEN = CABS["green"]
 MONTH = Month(2023, 1)

@@ -20,9 +20,9 @@ from taxi_duration.files import hash_file
 from taxi_duration.model.directory import FILES, NEEDED, load_report, save_model, verify_model
 from taxi_duration.model.training import Training
 from tests.conftest import REPOSITORY
-from tests.faults.killed_saves import KILLED, KILLED_REPAIRS
-from tests.months import JANUARY
-from tests.trained import make_report, train_on
+from tests.support.killed_saves import KILLED, KILLED_REPAIRS
+from tests.support.months import JANUARY
+from tests.support.trained import make_report, train_on
 
 Tamper = Callable[[Path], object]
 
@@ -40,7 +40,7 @@ def report(trained: Training) -> Report:
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-m", "tests.faults.killed_saves", str(directory)]
+    command = [sys.executable, "-m", "tests.support.killed_saves", str(directory)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return directory

@@ -29,8 +29,8 @@ from taxi_duration.data.schema import CABS, describe_drift
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.month_sums import recall_month, reduce_month
 from taxi_duration.settings import Thresholds, read_settings
-from tests.months import FEBRUARY, JANUARY, MARCH, write_month, write_months
-from tests.runs import read_logs, read_report_artifact, run_local
+from tests.support.months import FEBRUARY, JANUARY, MARCH, write_month, write_months
+from tests.support.runs import read_logs, read_report_artifact, run_local
 
 GREEN = CABS["green"]
 COURSE = FEATURE_SETS["course"]

@@ -13,8 +13,8 @@ from taxi_duration.data.month import Month, newest_published
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import SourceError, TransientSourceError
 from taxi_duration.files import hash_file
-from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, locate, refuse
-from tests.web import (
+from tests.support.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, locate, refuse
+from tests.support.web import (
     Answer,
     Handler,
     Tlc,

@@ -14,7 +14,7 @@ import pytest
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.errors import DataError, StorageError
 from taxi_duration.files import LOCK_FILE, STAGED_SUFFIX, hash_file
-from tests.faults.downloads import (
+from tests.support.downloads import (
     FILE,
     JANUARY,
     LOCKING,
@@ -30,8 +30,8 @@ from tests.faults.downloads import (
     locate,
     start,
 )
-from tests.months import write_month
-from tests.web import Handler, Tlc, answer_status, serve
+from tests.support.months import write_month
+from tests.support.web import Handler, Tlc, answer_status, serve
 
 KILLED = -signal.SIGKILL
 

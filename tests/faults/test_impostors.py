@@ -11,8 +11,8 @@ import pytest
 from taxi_duration.data.schema import CABS
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, InputError, SourceError, StorageError
-from tests.faults.downloads import FILE, JANUARY, list_names, refuse
-from tests.web import (
+from tests.support.downloads import FILE, JANUARY, list_names, refuse
+from tests.support.web import (
     PAGE,
     Handler,
     Tlc,

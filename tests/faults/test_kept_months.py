@@ -17,9 +17,9 @@ from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, StorageError, TransientSourceError
 from taxi_duration.files import hash_file
-from tests.faults.downloads import FILE, GREEN, SIDECAR, list_names, locate, refuse
-from tests.months import write_month
-from tests.web import (
+from tests.support.downloads import FILE, GREEN, SIDECAR, list_names, locate, refuse
+from tests.support.months import write_month
+from tests.support.web import (
     PAGE,
     Answer,
     Handler,

@@ -37,7 +37,7 @@ from taxi_duration.registry.tracking import (
     log_training,
 )
 from tests.conftest import REPOSITORY
-from tests.faults.killed_logging import (
+from tests.support.killed_logging import (
     KILLED,
     KILLED_MAKING,
     PROCESSES,
@@ -45,9 +45,9 @@ from tests.faults.killed_logging import (
     TRAININGS,
     store_in,
 )
-from tests.months import FEBRUARY, SAMPLE
-from tests.runs import read_report_artifact, read_task_runs, run_local
-from tests.servers import find_free_port, make_environment
+from tests.support.months import FEBRUARY, SAMPLE
+from tests.support.runs import read_report_artifact, read_task_runs, run_local
+from tests.support.servers import find_free_port, make_environment
 
 SAMPLE_MONTHS = ("--data-dir", str(SAMPLE), "--offline", "--year", "2025", "--month", "1")
 
@@ -56,7 +56,7 @@ SAMPLE_MONTHS = ("--data-dir", str(SAMPLE), "--offline", "--year", "2025", "--mo
 def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What processes left that were killed while they logged; nothing was repaired yet."""
     directory = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-m", "tests.faults.killed_logging", str(directory)]
+    command = [sys.executable, "-m", "tests.support.killed_logging", str(directory)]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=make_environment(), capture_output=True, text=True, check=False
     )

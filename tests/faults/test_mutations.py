@@ -19,8 +19,8 @@ from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file
 from taxi_duration.flows.options import LocalOptions, read_options
 from taxi_duration.flows.plan import make_plan
-from tests.faults.downloads import FILE, GREEN, SIDECAR, list_names, locate
-from tests.web import Tlc
+from tests.support.downloads import FILE, GREEN, SIDECAR, list_names, locate
+from tests.support.web import Tlc
 
 FEBRUARY = Month(2023, 2)
 REAL = FEBRUARY.file_name("green")

@@ -26,10 +26,10 @@ from taxi_duration.flows import dead_runs
 from taxi_duration.flows.dead_runs import ATTEMPT, PROCESS, close_dead_runs
 from taxi_duration.flows.processes import describe_process, is_dead
 from tests.conftest import REPOSITORY, connected_to
-from tests.faults.halted import GO, HALTED
-from tests.months import SAMPLE
-from tests.runs import Run, read_logs, read_report_artifact, run_local
-from tests.servers import (
+from tests.support.halted import GO, HALTED
+from tests.support.months import SAMPLE
+from tests.support.runs import Run, read_logs, read_report_artifact, run_local
+from tests.support.servers import (
     PATIENCE_SECONDS,
     PROGRAMS,
     answers,
@@ -126,7 +126,7 @@ def start(directory: Path, halt_at: str, **variables: str) -> Started:
     )
     with (directory / "stdout").open("wb") as output, (directory / "stderr").open("wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.halted", *ARGUMENTS],
+            [sys.executable, "-m", "tests.support.halted", *ARGUMENTS],
             cwd=work, env=environment, stdout=output, stderr=errors, start_new_session=True,
         )  # fmt: skip
     return Started(process, directory)

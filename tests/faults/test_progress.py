@@ -23,10 +23,10 @@ from taxi_duration.data.tlc import locate_month
 from taxi_duration.flows.progress import DOWNLOAD_KEY, SCORING_KEY, show_progress
 from taxi_duration.flows.tasks import download_month
 from taxi_duration.predict.score import NamedModel, score_trips
-from tests.faults.downloads import GREEN, JANUARY, locate
-from tests.months import JANUARY as SAMPLE_JANUARY
-from tests.trained import train_on
-from tests.web import (
+from tests.support.downloads import GREEN, JANUARY, locate
+from tests.support.months import JANUARY as SAMPLE_JANUARY
+from tests.support.trained import train_on
+from tests.support.web import (
     Tlc,
 )
 

@@ -17,9 +17,9 @@ from taxi_duration.registry.registry import (
     settle,
 )
 from tests.conftest import REPOSITORY
-from tests.faults.killed_promotions import ACTIONS, POINTS
-from tests.registered import GREEN, IDS, Registered, read_aliases, use_store
-from tests.servers import make_environment
+from tests.support.killed_promotions import ACTIONS, POINTS
+from tests.support.registered import GREEN, IDS, Registered, read_aliases, use_store
+from tests.support.servers import make_environment
 
 EXPECTED = {
     "gate": ("gate", "3", "version 3 is champion now, in place of version 2."),
@@ -36,7 +36,7 @@ BEFORE = [("promote", "1", "done"), ("promote", "2", "done")]
 def killed(registered: Registered, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What processes left that were killed while they changed the champion."""
     directory = tmp_path_factory.mktemp("killed")
-    command = [sys.executable, "-m", "tests.faults.killed_promotions"]
+    command = [sys.executable, "-m", "tests.support.killed_promotions"]
     done = subprocess.run(
         [*command, str(registered.database), str(directory)],
         cwd=REPOSITORY, env=make_environment(), capture_output=True, text=True, check=False,

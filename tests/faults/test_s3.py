@@ -26,11 +26,11 @@ from taxi_duration.files import hash_file
 from taxi_duration.flows.options import S3Options, read_options
 from taxi_duration.model.directory import FILES, MODEL_FORMAT, verify_model, write_json
 from taxi_duration.registry.upload import upload_model
-from tests.buckets import BUCKET, KEY, SECRET, S3Server
-from tests.faults.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
-from tests.faults.s3_stub import Answer, Handler, S3Stub, get_always, put, refuse, serve_stub
-from tests.months import write_month
-from tests.servers import find_free_port
+from tests.support.buckets import BUCKET, KEY, SECRET, S3Server
+from tests.support.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
+from tests.support.months import write_month
+from tests.support.s3_stub import Answer, Handler, S3Stub, get_always, put, refuse, serve_stub
+from tests.support.servers import find_free_port
 
 PREFIX = "faults"
 OBJECT = f"{PREFIX}/{FILE}"

@@ -16,12 +16,12 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 from taxi_duration.data.month import Month
-from tests.buckets import SECRET, S3Server
 from tests.conftest import REPOSITORY
-from tests.months import SAMPLE
-from tests.runs import call_taxi_duration
-from tests.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
-from tests.web import answer_status, serve_tlc
+from tests.support.buckets import SECRET, S3Server
+from tests.support.months import SAMPLE
+from tests.support.runs import call_taxi_duration
+from tests.support.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
+from tests.support.web import answer_status, serve_tlc
 
 STORE, REFUSING_STORE = "the+word of/MLflow", "another+word of/MLflow"
 MIRROR, REFUSING_MIRROR = "the+word of/the mirror", "another+word of/the mirror"
@@ -124,7 +124,7 @@ def kept(
             "good": ([flow, *ARGUMENTS], good),
         }
         ran = subprocess.run(
-            [sys.executable, "-m", "tests.faults.forked_scripts", json.dumps(jobs)],
+            [sys.executable, "-m", "tests.support.forked_scripts", json.dumps(jobs)],
             cwd=kept,
             env=make_environment(
                 PREFECT_API_URL=prefect_server,

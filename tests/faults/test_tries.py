@@ -14,9 +14,9 @@ from taxi_duration.errors import DataError, SourceError, TransientSourceError
 from taxi_duration.files import hash_file
 from taxi_duration.flows.tasks import download_month
 from tests.conftest import connected_to
-from tests.faults.downloads import FILE, JANUARY, SIDECAR, list_names, locate
-from tests.months import write_month
-from tests.web import (
+from tests.support.downloads import FILE, JANUARY, SIDECAR, list_names, locate
+from tests.support.months import write_month
+from tests.support.web import (
     PAGE,
     Answer,
     answer_status,

@@ -1,0 +1,46 @@
+"""Saves a model in processes that are killed half-way: `python -m tests.support.killed_saves DIR`.
+
+DIR gets a models directory for each point, named after it.
+"""
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import skops.io
+
+from taxi_duration.model import directory as store
+from tests.support.forks import kill_at, run_forked
+from tests.support.months import JANUARY
+from tests.support.trained import make_report, train_on
+
+KILLED = {
+    "before any file": (skops.io, "dumps", 1),
+    "between model.skops and the report": (store, "write_json", 1),
+    "between the report and its cards": (store, "render_html", 1),
+    "between the cards": (store, "render_model_card", 1),
+    "between the files and the manifest": (store, "write_json", 2),
+    "between manifest and renaming": (Path, "rename", 1),
+    "after renaming": (shutil, "rmtree", 1),
+}
+KILLED_REPAIRS = {
+    "before moving the damaged one": (Path, "rename", 1),
+    "after moving the damaged one": (Path, "rename", 2),
+}
+
+if __name__ == "__main__":
+    trained = train_on(JANUARY, "course")
+    report = make_report(trained)
+    for point, place in (KILLED | KILLED_REPAIRS).items():
+        models = Path(sys.argv[1], point)
+        if point in KILLED_REPAIRS:
+            directory = store.save_model(models, trained.model, report)
+            (directory / store.REPORT_FILE).unlink()
+
+        def save(models: Path = models, place: tuple[object, str, int] = place) -> None:
+            target, name, call = place
+            kill_at(target, name, call=call)
+            store.save_model(models, trained.model, report)
+
+        assert run_forked(save) == -signal.SIGKILL, point
