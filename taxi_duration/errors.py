@@ -1,4 +1,4 @@
-"""The errors this package raises, and the exit code each means on a command line.
+"""The errors this package raises, and the one translator of what other libraries raise.
 
 TaxiDurationError            anything below
 ├── InputError               an option, argument or setting the caller can correct
@@ -6,15 +6,21 @@ TaxiDurationError            anything below
 ├── ModelError               a model cannot be saved, loaded or used
 ├── StorageError             a local disk did not take a file
 ├── RunnerError              the workers that reduce months at the same time failed
-└── SourceError              the TLC, a bucket or the tracking store did not deliver
+└── SourceError              the TLC, a bucket, Prefect's server or the MLflow store did not deliver
     └── TransientSourceError ... and the same request may succeed later
 """
 
+from __future__ import annotations
+
 import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 
 def hide_credentials(address: str) -> str:
-    """Text in which no address has a user, a password or a query, for messages, logs and reports.
+    """Return text in which no address has a user, a password or a query.
 
     >>> hide_credentials("https://user:se/cret@host/path?token=secret is wrong")
     'https://host/path?... is wrong'
@@ -26,9 +32,33 @@ def hide_credentials(address: str) -> str:
 
 
 class TaxiDurationError(Exception):
-    """Base of the tree; the message names the thing, its value and what to do next."""
+    """Base of the tree.
+
+    Args:
+        problem: what is wrong, naming the thing and its value; no full stop at its end.
+        remedy: what to do about it; no full stop at its end.
+
+    >>> print(TaxiDurationError("models is a file", "give a directory"))
+    models is a file: give a directory.
+    """
 
     exit_code = 1
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem, self.remedy = problem, remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem}: {self.remedy}." if self.remedy else self.problem
+
+    def about(self, subject: object) -> Self:
+        """Return the same error with its problem said of a subject, such as a path.
+
+        >>> print(DataError("it has no rows", "choose another month").about("a.parquet"))
+        a.parquet: it has no rows: choose another month.
+        """
+        _, *others = self.args
+        return type(self)(f"{subject}: {self.problem}", *others)
 
 
 class InputError(TaxiDurationError, ValueError):
@@ -50,7 +80,7 @@ class ModelError(TaxiDurationError):
 
 
 class RunnerError(TaxiDurationError):
-    """The processes or the Dask cluster that should reduce months do not answer, or died."""
+    """The Dask cluster that should reduce months does not answer, or its workers died."""
 
 
 class StorageError(TaxiDurationError):
@@ -68,9 +98,120 @@ class TransientSourceError(SourceError):
         wait_seconds: how long the server asked to be left alone, if it did.
     """
 
-    def __init__(self, message: str, wait_seconds: float = 0.0) -> None:
-        super().__init__(message, wait_seconds)
+    def __init__(self, problem: str, remedy: str = "", wait_seconds: float = 0.0) -> None:
+        super().__init__(problem, remedy)
+        self.args = (problem, remedy, wait_seconds)
         self.wait_seconds = wait_seconds
 
-    def __str__(self) -> str:
-        return str(self.args[0])
+
+PASSING_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
+"""HTTP statuses of a server that is busy or failing."""
+
+BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+Kind = type[TaxiDurationError]
+
+
+def _kind_of_status(status: int) -> Kind:
+    return TransientSourceError if status in PASSING_STATUSES else SourceError
+
+
+def _kind_of_botocore(error: Any) -> Kind:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if code in ("SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"):
+        return TransientSourceError
+    return DataError if status == 404 and code != "NoSuchBucket" else _kind_of_status(status)
+
+
+def _kind_of_sqlite(error: Any) -> Kind:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return TransientSourceError if code in BUSY_CODES else SourceError
+
+
+def _kind_of_answer(error: Any) -> Kind:
+    return SourceError if error.response is None else _kind_of_status(error.response.status_code)
+
+
+FOREIGN: dict[str, Kind | Callable[[Any], Kind]] = {
+    "filelock.Timeout": TransientSourceError,
+    "httpx.HTTPStatusError": _kind_of_answer,
+    "httpx.TransportError": TransientSourceError,
+    "httpx.InvalidURL": SourceError,
+    "requests.HTTPError": _kind_of_answer,
+    "requests.SSLError": SourceError,
+    "requests.ConnectionError": TransientSourceError,
+    "requests.Timeout": TransientSourceError,
+    "requests.RetryError": TransientSourceError,
+    "requests.ChunkedEncodingError": TransientSourceError,
+    "requests.RequestException": SourceError,
+    "botocore.ClientError": _kind_of_botocore,
+    "botocore.HTTPClientError": TransientSourceError,
+    "botocore.EndpointConnectionError": TransientSourceError,
+    "botocore.IncompleteReadError": TransientSourceError,
+    "botocore.FlexibleChecksumError": TransientSourceError,
+    "botocore.BotoCoreError": SourceError,
+    "boto3.Boto3Error": SourceError,
+    "sqlite3.Error": _kind_of_sqlite,
+    "sqlalchemy.OperationalError": TransientSourceError,
+    "sqlalchemy.SQLAlchemyError": SourceError,
+    "mlflow.MlflowException": SourceError,
+    "prefect.PrefectException": SourceError,
+    "pyarrow.ArrowException": DataError,
+    "builtins.OSError": StorageError,
+}
+"""Top package and name of a foreign exception -> what it is here. Names, so that no library is
+imported for this; of an exception's classes and causes, the deepest cause that is here counts."""
+
+
+def translate(error: BaseException) -> Kind | None:
+    """Return the kind of error of ours that a foreign one is; None for one that is a mistake."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for each in reversed(chain):
+        for base in type(each).__mro__:
+            kind = FOREIGN.get(f"{base.__module__.partition('.')[0]}.{base.__name__}")
+            if kind is not None:
+                return kind if isinstance(kind, type) else kind(each)
+    return None
+
+
+@contextmanager
+def translated(
+    subject: str, remedy: str, kinds: Callable[[Kind], Kind] = lambda kind: kind
+) -> Iterator[None]:
+    """Turn what other libraries raise inside into an error of ours that names the subject.
+
+    Errors of ours pass unchanged, and so does anything that is not in `FOREIGN`.
+
+    Args:
+        subject: what failed, such as a path or an address without a password.
+        remedy: what to do about it.
+        kinds: changes the kind, where a wing knows better.
+
+    Raises:
+        TaxiDurationError: of the kind that `FOREIGN` says.
+    """
+    try:
+        yield
+    except TaxiDurationError:
+        raise
+    except Exception as error:
+        kind = translate(error)
+        if kind is None:
+            raise
+        raise kinds(kind)(f"{subject} failed ({describe(error)})", remedy) from error
+
+
+def describe(error: BaseException) -> str:
+    """Return what a foreign error says, in one line, without passwords or SQL.
+
+    >>> describe(FileNotFoundError(2, "No such file or directory", "a.parquet"))
+    'No such file or directory'
+    """
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    line = " ".join(said.split()).split(" [SQL:")[0].rstrip(".")
+    return hide_credentials(line)[:300] or type(error).__name__

@@ -40,7 +40,7 @@ from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
 from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
 
-from taxi_duration.data.parquet import MonthFile
+from taxi_duration.data.parquet import MonthFile  # noqa: E402
 from tests.support.buckets import S3Server, serve_s3  # noqa: E402
 from tests.support.downloads import FILE, locate  # noqa: E402
 from tests.support.months import write_month  # noqa: E402

@@ -53,14 +53,14 @@ def find_names(module: str, copy: Path) -> set[str]:
 
 def test_the_code_of_sums_is_what_computes_them_and_no_more(copy: Path) -> None:
     names = find_names(SUMS, copy)
-    assert {"month", "trips", "footer", "tables", "tabulation", "features", "encoding"} <= names
-    assert not names & {"card", "gate", "tracking", "pipeline", "cli", "training", "model"}
+    assert {"month", "clean", "parquet", "schema", "tables", "features", "baselines"} <= names
+    assert not names & {"card", "gate", "runs", "tasks", "training", "model"}
 
 
 def test_the_code_of_a_model_is_all_that_trains_it(copy: Path) -> None:
     names = find_names(TRAINING, copy)
-    assert names >= find_names(SUMS, copy) | {"training", "regression"}
-    assert not names & {"card", "gate", "tracking", "pipeline", "cli"}
+    assert names >= find_names(SUMS, copy) | {"training", "sums", "solve"}
+    assert not names & {"card", "gate", "runs", "tasks"}
 
 
 @pytest.mark.parametrize("module", [SUMS, TRAINING])

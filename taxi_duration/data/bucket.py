@@ -1,7 +1,8 @@
 """Months behind an `S3Bucket` block: the block saved and loaded, exact keys, errors named.
 
 The block's client is used with keys built here, not the block's folder methods: those write
-outside their target for some keys and succeed on a missing prefix (prefect-aws 0.7.12)."""
+outside their target for some keys and succeed on a missing prefix (prefect-aws 0.7.12).
+"""
 
 from __future__ import annotations
 

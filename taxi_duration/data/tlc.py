@@ -217,7 +217,9 @@ class Tlc:
         if status in TRANSIENT_STATUSES:
             raise TransientSourceError(
                 f"{message}: the server is busy or failing; try again later.",
-                min(_read_wait(response.headers), self.transfer_settings.longest_wait_seconds),
+                wait_seconds=min(
+                    _read_wait(response.headers), self.transfer_settings.longest_wait_seconds
+                ),
             )
         remedy = "choose another month, or place the file in the data directory."
         if status == httpx.codes.FORBIDDEN:

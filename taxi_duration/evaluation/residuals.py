@@ -1,6 +1,7 @@
 """What is left of trips' minutes when a model has predicted them: counts, slices, largest errors.
 
-A residual is actual less predicted minutes: positive where the trip took longer."""
+A residual is actual less predicted minutes: positive where the trip took longer.
+"""
 
 from __future__ import annotations
 

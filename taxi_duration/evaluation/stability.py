@@ -1,7 +1,8 @@
 """How alike the trips of two months are, and when that is worth a warning.
 
-A profile counts a month's trips by distance, hour, duration and zone pair; profiles add up. Two
-are compared by the population stability index of each count, and by the pairs that only one knows."""
+Two profiles are compared by the population stability index of each count, and by the zone pairs
+that only one of them knows.
+"""
 
 from __future__ import annotations
 

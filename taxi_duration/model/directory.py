@@ -5,7 +5,8 @@ models/<cab>/<last training month>-<id>/
     report.json      the training run's report
     report.html      the report as a page, the run card
     README.md        the model card
-    manifest.json    the sha256 of each; a directory without it is not a model"""
+    manifest.json    the sha256 of each; a directory without it is not a model
+"""
 
 from __future__ import annotations
 

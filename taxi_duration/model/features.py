@@ -4,7 +4,8 @@ A level is a categorical, a number a quantity. A feature set is a list of terms:
 per trip, such as the zone pair), a number (miles), or a slope (a number counted only for its level,
 such as miles by pick-up zone; where the number is zero, the trip has no such feature).
 `make_records` gives what `DictVectorizer` takes; `build_matrix` gives the same matrix bit for bit
-without making a dictionary per trip, and tables.py the sums of its columns without the matrix."""
+without making a dictionary per trip, and tables.py the sums of its columns without the matrix.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A month's file reduced to all that training needs of it, once; kept on disk if asked.
 
 What is kept is named by the file's bytes and by everything else it follows from: the terms, the
-month, and the code that computes it. So a rolling window reads one new file a month."""
+month, and the code that computes it. So a rolling window reads one new file a month.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ tables, which are counted with no matrix of the trips ever made:
                     numbers that the terms of the hour have
     crossed         by absorbed level and level of each term of the hour: products of both numbers
 
-Tables of two sets of trips add up to the tables of both, and their size depends on neither."""
+Tables of two sets of trips add up to the tables of both, and their size depends on neither.
+"""
 
 from __future__ import annotations
 

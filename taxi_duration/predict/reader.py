@@ -1,4 +1,4 @@
-"""Trips to be predicted, of any number: raw TLC columns in a parquet or CSV file, chunk by chunk."""
+"""Trips to be predicted: raw TLC columns in a parquet or CSV file of any length, in chunks."""
 
 from __future__ import annotations
 

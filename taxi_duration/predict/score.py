@@ -1,7 +1,8 @@
 """Scoring a file of trips: a prediction for every row, in the rows' order, in bounded memory.
 
 No row is dropped. What a row lacks is counted: a zone that is unknown, one or a pair that training
-did not see, and a distance or pick-up time without which there is no prediction."""
+did not see, and a distance or pick-up time without which there is no prediction.
+"""
 
 from __future__ import annotations
 

@@ -311,7 +311,8 @@ def test_equal_reports_give_equal_cards_in_any_process_and_thread(
     path = tmp_path / "report.json"
     path.write_text(json.dumps(candidate))
     script = (
-        "import hashlib, json, sys; from taxi_duration.reports.card import render_html, render_markdown; "
+        "import hashlib, json, sys; "
+        "from taxi_duration.reports.card import render_html, render_markdown; "
         "from taxi_duration.reports.model_card import render_model_card; "
         "each = json.load(open(sys.argv[1])); "
         "said = render_html(each) + render_markdown(each, 'x', 'y') + render_model_card(each); "
