@@ -26,8 +26,8 @@ from taxi_duration.flows.options import (
     TrainMonths,
     Year,
 )
-from taxi_duration.flows.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.flows.plan import Plan, make_plan
+from taxi_duration.flows.train import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.flows.turns import take_turn
 from taxi_duration.operations.hooks import tell
 from taxi_duration.registry.upload import upload_model

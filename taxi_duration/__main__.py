@@ -15,7 +15,7 @@ from taxi_duration.data.bucket import (
 )
 from taxi_duration.flows import backfill
 from taxi_duration.flows.backfill_report import summarise
-from taxi_duration.flows.embedded_server import have_prefect_server
+from taxi_duration.flows.server import have_prefect_server
 from taxi_duration.flows.walk_forward import FLAGS, BackfillOptions
 from taxi_duration.operations import watching
 from taxi_duration.operations.doctor import add_options, report

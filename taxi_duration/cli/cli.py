@@ -24,11 +24,11 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 
 from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
-from taxi_duration.flows.embedded_server import have_prefect_server
 from taxi_duration.flows.heartbeats import have_heartbeats
 from taxi_duration.flows.options import Options, read_options
-from taxi_duration.flows.pipeline import TrainedRun
+from taxi_duration.flows.server import have_prefect_server
 from taxi_duration.flows.tasks import ARTIFACT_KEY
+from taxi_duration.flows.train import TrainedRun
 from taxi_duration.registry.tracking import REGISTERED_MODEL
 from taxi_duration.reports.card import outline
 

@@ -38,14 +38,6 @@ from taxi_duration.flows.options import (
     Offline,
     TrainMonths,
 )
-from taxi_duration.flows.pipeline import (
-    SUMS_DIRECTORY,
-    check_settings,
-    describe_run,
-    outline_run,
-    read_flow_day,
-    warn_of_drift,
-)
 from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.progress import BackfillProgress
 from taxi_duration.flows.runners import count_workers, open_runner
@@ -63,6 +55,14 @@ from taxi_duration.flows.tasks import (
     log_to_mlflow,
     save_artifacts,
     train_regression,
+)
+from taxi_duration.flows.train import (
+    SUMS_DIRECTORY,
+    check_settings,
+    describe_run,
+    outline_run,
+    read_flow_day,
+    warn_of_drift,
 )
 from taxi_duration.flows.turns import take_turn
 from taxi_duration.flows.walk_forward import (

@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from taxi_duration.errors import InputError, RunnerError, hide_credentials
-from taxi_duration.flows.embedded_server import lend_embedded_server
+from taxi_duration.flows.server import lend_embedded_server
 from taxi_duration.settings import LOOPBACK
 
 CONNECT_SECONDS = 10

@@ -18,8 +18,8 @@ from orchestrate_s3 import main_flow_s3
 from taxi_duration import train_model
 from taxi_duration.data.month import Month
 from taxi_duration.flows.options import LocalOptions, S3Options, TrainingOptions
-from taxi_duration.flows.pipeline import TrainedRun, read_flow_day
 from taxi_duration.flows.plan import make_plan
+from taxi_duration.flows.train import TrainedRun, read_flow_day
 from tests.support.months import write_months
 from tests.support.runs import Run, read_logs, read_report_artifact, read_task_runs, run_local
 from tests.support.web import Tlc

@@ -14,7 +14,6 @@ from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.schema import Cab
 from taxi_duration.flows import dead_runs
 from taxi_duration.flows.options import CabName, DataDirectory, Offline
-from taxi_duration.flows.pipeline import read_flow_day
 from taxi_duration.flows.progress import SCORING_KEY, show_progress
 from taxi_duration.flows.scoring_plan import (
     IdColumn,
@@ -28,6 +27,7 @@ from taxi_duration.flows.scoring_plan import (
     score,
 )
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, download_month
+from taxi_duration.flows.train import read_flow_day
 from taxi_duration.operations.hooks import tell
 from taxi_duration.predict.score import NamedModel
 from taxi_duration.registry.named_model import load_named_model
