@@ -1,59 +1,92 @@
-"""The server that Prefect starts for a run that has none: it ends when the run's process does."""
+"""The Prefect server of a run: the configured one, or one that ends with the run.
+
+Without PREFECT_API_URL a run starts a server of its own on loopback. It keeps runs and artifacts in
+the database of PREFECT_HOME, where a later `prefect server start` shows them.
+"""
 
 from __future__ import annotations
 
-import atexit
-import signal
+import os
+import socket
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import copy_context
-from threading import Thread
-from types import FunctionType, MethodType, SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import IO
 
+import httpx
+from filelock import FileLock
+from prefect import tags
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
     PREFECT_HOME,
     PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
-    PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
-    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED,
+    PREFECT_UI_URL,
+    get_current_settings,
     temporary_settings,
 )
 
-from taxi_duration.errors import InputError, SourceError
+from taxi_duration.errors import InputError, SourceError, translated
 
-if TYPE_CHECKING:
-    from prefect.server.api.server import SubprocessASGIServer
+START_SECONDS = 180
+"""The first start migrates a database."""
 
-EMBEDDED_SERVER = {
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: 180,
-    PREFECT_SERVER_ANALYTICS_ENABLED: False,
-    PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-    PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED: False,
+END_SECONDS = 10
+"""How long log lines and events of a run may take to reach its server, and the server to end."""
+
+SERVE = """
+import socket, sys, threading
+import uvicorn
+from prefect.server.api.server import create_app
+
+app = create_app(ephemeral=True, final=True)
+server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5))
+
+def end_with_run():
+    sys.stdin.buffer.read()
+    server.should_exit = True
+
+threading.Thread(target=end_with_run, daemon=True).start()
+server.run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
+"""
+"""What the server's process runs. Its input ends when the run's process does, however that ends."""
+
+ENVIRONMENT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_TRIGGERS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_SCHEDULER_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_FOREMAN_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_ENABLED": "false",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_ENABLED": "false",
 }
-"""Its first start migrates a database and outlasts the default of 20 seconds; its analytics would
-need the internet; and nobody is left to listen for heartbeats when it ends with the run, which
-would wait a second for them; nor for automations, if its database is that of a server that stays
-at other times: the flows' hooks tell instead."""
+"""Services that a server of one run does not need. Its automations would act on a database that may
+be that of a server that stays at other times."""
 
-MOST_STARTS = 2
-"""Prefect starts it again, without end, not only when its port turns out to be taken."""
+HEARTBEAT_SECONDS = 30
+"""The least Prefect takes; deployments set it as a job variable."""
 
-WATCH = 'while read -r told; do server=$told; done; if [ -n "$server" ]; then kill "$server"; fi'
-"""Told pids, or an empty line when nothing is left to end. Its input ends when the process at the
-other end does, whatever ended that."""
+TAG = "nyc-taxi-duration"
+"""Of a flow run: it is one of ours, and its heartbeats come every `HEARTBEAT_SECONDS`. Prefect's
+default is 180, and a heartbeat does not tell how long it will be until the next."""
 
-TELL_AND_RUN = "trap '' PIPE; echo $$ >&0; exec \"$@\" </dev/null"
-"""Input 0 is the watcher's pipe, open for writing: shells know no number above 9, and Popen passes
-no chosen one."""
+_started_here: set[str] = set()
+
+
+def is_temporary() -> bool:
+    """Return whether the Prefect server in use ends with this run."""
+    url = PREFECT_API_URL.value()
+    return url is None or url in _started_here
 
 
 @contextmanager
 def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Let Prefect use the configured server, or start one that ends with this process.
+    """Use the configured Prefect server, or start one that ends with the block or this process.
 
     Args:
         meanwhile: what to do while a server started here comes up.
@@ -67,91 +100,91 @@ def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Itera
         return
     if not PREFECT_SERVER_ALLOW_EPHEMERAL_MODE.value():
         raise InputError(
-            "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false: set "
-            "the address of a Prefect server, or allow the run to start one."
+            "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false",
+            "set the address of a Prefect server, or allow the run to start one",
         )
-    # Here, since the whole server is imported with it.
-    from prefect.server.api.server import SubprocessASGIServer
-
-    with temporary_settings(set_defaults=EMBEDDED_SERVER):
-        _start(SubprocessASGIServer(), meanwhile)
-        yield
+    with _serve(meanwhile) as url:
+        _started_here.add(url)
+        # It has no pages to link to, and nobody is left to listen for heartbeats when it ends.
+        settings = {
+            PREFECT_API_URL: url,
+            PREFECT_UI_URL: "",
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+        }
+        with temporary_settings(settings):
+            try:
+                yield
+            finally:
+                APILogWorker.drain_all(timeout=END_SECONDS, at_exit=False)
+                EventsWorker.drain_all(timeout=END_SECONDS, at_exit=False)
 
 
 @contextmanager
-def lend_embedded_server() -> Iterator[None]:
-    """Let processes that this one starts use its embedded server, if that is the one it uses."""
-    if PREFECT_API_URL.value():
+def _serve(meanwhile: Callable[[], object]) -> Iterator[str]:
+    home = PREFECT_HOME.value()
+    remedy = (
+        f"check that {home} is writable and its prefect.db whole, or set PREFECT_API_URL to the "
+        "address of a server"
+    )
+    with (
+        translated("the run's own Prefect server", remedy, lambda _: SourceError),
+        tempfile.TemporaryFile() as errors,
+    ):
+        home.mkdir(parents=True, exist_ok=True)
+        # Two servers must not migrate one database at once.
+        with FileLock(home / "taxi-duration-server.lock", timeout=START_SECONDS):
+            process, url = _start(errors)
+            try:
+                meanwhile()
+                httpx.get(f"{url}/health", timeout=START_SECONDS).raise_for_status()
+            except BaseException as error:
+                process.kill()
+                process.communicate()
+                if not isinstance(error, httpx.HTTPError):
+                    raise
+                errors.seek(0)
+                said = errors.read().decode(errors="replace").strip().splitlines() or [str(error)]
+                raise SourceError(
+                    f"the run's own Prefect server did not start ({said[-1]})", remedy
+                ) from error
+    try:
+        yield url
+    finally:
+        assert process.stdin
+        process.stdin.close()
+        try:
+            process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _start(errors: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, str(listening.fileno())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            env={**os.environ, **settings, **ENVIRONMENT},
+            pass_fds=[listening.fileno()],
+            start_new_session=True,  # out of reach of a terminal's Ctrl-C
+        )
+        # Requests wait in the socket's queue until the server answers them, or its process ends.
+        return process, f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+
+
+@contextmanager
+def have_heartbeats() -> Iterator[None]:
+    """Have the flow run started here send heartbeats to a server that stays, as deployed ones do.
+
+    Not if the user set another frequency, which such a server would take for silence.
+    """
+    if is_temporary():
         yield
         return
-    from prefect.server.api.server import SubprocessASGIServer
-
-    with temporary_settings({PREFECT_API_URL: SubprocessASGIServer().api_url}):
-        yield
-
-
-def _start(server: SubprocessASGIServer, meanwhile: Callable[[], object]) -> None:
-    failures: list[Exception] = []
-
-    def start() -> None:
-        # The server inherits this: a terminal's Ctrl-C and hang-up reach it too, and it must
-        # outlive the run, which reports to it how it ended.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-        try:
-            server.start()
-        except Exception as error:
-            failures.append(error)
-
-    _have_watched(server)
-    # In a thread, for the mask to be its own and for this one to hear signals meanwhile.
-    starter = Thread(target=copy_context().run, args=(start,), daemon=True)
-    starter.start()
-    meanwhile()
-    starter.join()
-    if failures:
-        raise SourceError(
-            f"the run's own Prefect server did not start ({failures[0]}): check that "
-            f"{PREFECT_HOME.value()} is writable and its prefect.db whole, or set PREFECT_API_URL "
-            "to the address of a server."
-        ) from failures[0]
-
-
-def _have_watched(server: SubprocessASGIServer) -> None:
-    """Have Prefect start the server's process through a shell that first tells a watcher of it.
-
-    Prefect ends its server as Python exits, which SIGKILL does not wait for. If the run told the
-    watcher, a SIGKILL just before that would leave a server that nobody ends; the shell holds the
-    watcher's input open until it has told.
-    """
-    watcher = _start_watcher()
-    started: list[subprocess.Popen[bytes] | None] = []
-
-    def start_process(args: Sequence[str], **named: Any) -> subprocess.Popen[bytes]:
-        if len(started) == MOST_STARTS:
-            raise RuntimeError(f"it ended {MOST_STARTS} times while starting")
-        started.append(None)
-        command = ["/bin/sh", "-c", TELL_AND_RUN, "sh", *args]
-        started[-1] = process = subprocess.Popen(command, stdin=watcher.stdin, **named)
-        return process
-
-    def dismiss() -> None:
-        have_ended = all(process and process.poll() is not None for process in started)
-        watcher.communicate(b"\n" if have_ended else None)
-
-    # Prefect's own method, whose command and environment stay Prefect's, with another Popen.
-    run = type(server)._run_uvicorn_command
-    names = {**run.__globals__, "subprocess": SimpleNamespace(Popen=start_process)}
-    vars(server)[run.__name__] = MethodType(FunctionType(run.__code__, names), server)
-    # Runs after the end of the server, which is registered later.
-    atexit.register(dismiss)
-
-
-def _start_watcher() -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        ["/bin/sh", "-c", WATCH],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        bufsize=0,
-        start_new_session=True,  # out of reach of what a terminal sends to this one's group
-    )
+    with temporary_settings(set_defaults={PREFECT_FLOWS_HEARTBEAT_FREQUENCY: HEARTBEAT_SECONDS}):
+        frequency = PREFECT_FLOWS_HEARTBEAT_FREQUENCY.value()
+        with tags(*([TAG] if frequency == HEARTBEAT_SECONDS else [])):
+            yield
