@@ -86,36 +86,36 @@ class ModelOptions(BaseModel):
     cab: Cab = "green"
     data_dir: DataDirectory = Path("data")
     models_dir: FilePath = Field(
-        Path("models"), description="directory the model is written under"
+        default=Path("models"), description="directory the model is written under"
     )
     features: Annotated[str, AfterValidator(_check_features)] = Field(
-        "extended",
+        default="extended",
         description=f"feature set: {' or '.join(FEATURE_SETS)}",
         json_schema_extra={"enum": [*FEATURE_SETS]},
     )
     alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
-        None,
+        default=None,
         description="L2 penalty on the coefficients, in trips, 0 for least squares; by default "
         + ", ".join(f"{_describe_alphas(each)} for {each.name}" for each in FEATURE_SETS.values()),
     )
     train_months: int = Field(
-        1,
+        default=1,
         ge=1,
         le=MOST_TRAIN_MONTHS,
         description="number of months to train on, the last one included",
     )
     no_cache: Flag = Field(
-        False,
+        default=False,
         description="reuse nothing of earlier runs: fetch what was downloaded, and read what was "
         "summed, again",
     )
     runner: Literal["threads", "dask"] | None = Field(
-        None, description=f"{_RUNNER_TEXT}; by default one month after another"
+        default=None, description=f"{_RUNNER_TEXT}; by default one month after another"
     )
     dask_address: (
         Annotated[str, Field(pattern=r"^(tcp|tls)://[\w.\-\[\]:]+:[0-9]{1,5}$")] | None
     ) = Field(
-        None,
+        default=None,
         description="scheduler of an existing Dask cluster, such as tcp://10.0.0.5:8786; by "
         "default the dask runner starts one on this machine",
     )
@@ -123,12 +123,12 @@ class ModelOptions(BaseModel):
 
 class _LastMonth(BaseModel):
     year: Annotated[int, Field(ge=FIRST_YEAR, le=9999)] | None = Field(
-        None,
+        default=None,
         description="year of the last training month; without year and month, the newest one whose "
         "next month is published",
     )
     month: Annotated[int, Field(ge=1, le=12)] | None = Field(
-        None, description="last training month, 1 to 12; the next one validates"
+        default=None, description="last training month, 1 to 12; the next one validates"
     )
 
 
@@ -147,11 +147,13 @@ class S3Options(TrainingOptions):
 
     data_dir: DataDirectory = Path("data/s3")
     block: str = Field(
-        "s3-bucket-block", min_length=1, description="name of the saved S3Bucket block"
+        default="s3-bucket-block", min_length=1, description="name of the saved S3Bucket block"
     )
-    prefix: KeyPrefix = Field("trip-data", description="key prefix of the months in the bucket")
+    prefix: KeyPrefix = Field(
+        default="trip-data", description="key prefix of the months in the bucket"
+    )
     models_prefix: KeyPrefix = Field(
-        "models", description="key prefix the model is uploaded under"
+        default="models", description="key prefix the model is uploaded under"
     )
 
 
@@ -163,7 +165,7 @@ class _Span(BaseModel):
 class BackfillOptions(ModelOptions, _Span):
     """A span of months, in a local directory or downloaded."""
 
-    runner: Literal["threads", "dask"] = Field("threads", description=_RUNNER_TEXT)
+    runner: Literal["threads", "dask"] = Field(default="threads", description=_RUNNER_TEXT)
     offline: Offline = False
 
 
@@ -184,7 +186,7 @@ class ScoringOptions(BaseModel):
     )
     output: FilePath = Field(description="parquet or CSV file the predictions are written to")
     model: Annotated[str, BeforeValidator(_write_version)] = Field(
-        "champion",
+        default="champion",
         min_length=1,
         description="the model: champion, the number of a version, or a model directory",
         json_schema_extra={"type": ["string", "integer"]},
@@ -193,7 +195,7 @@ class ScoringOptions(BaseModel):
     data_dir: DataDirectory = Path("data")
     offline: Offline = False
     id_column: Annotated[str, Field(min_length=1)] | None = Field(
-        None,
+        default=None,
         description="column of the input that is copied to the predictions as id; by default id is "
         "the row's number, from 0",
     )
@@ -220,7 +222,9 @@ def read_options(kind: type[Options], values: Mapping[str, Any]) -> Options:
         if first["type"] == "missing":
             raise InputError(f"{name} is missing", "give it") from None
         if first["type"] == "extra_forbidden":
-            raise InputError(f"{name} is no option", f"give {', '.join(kind.model_fields)}") from None
+            raise InputError(
+                f"{name} is no option", f"give {', '.join(kind.model_fields)}"
+            ) from None
         raise InputError(f"{name} {value!r} is invalid", allowed[0].lower() + allowed[1:]) from None
 
 

@@ -6,6 +6,7 @@ the database of PREFECT_HOME, where a later `prefect server start` shows them.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import subprocess
@@ -18,8 +19,6 @@ from typing import IO
 import httpx
 from filelock import FileLock
 from prefect import tags
-from prefect.events.worker import EventsWorker
-from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -36,7 +35,7 @@ START_SECONDS = 180
 """The first start migrates a database."""
 
 END_SECONDS = 10
-"""How long log lines and events of a run may take to reach its server, and the server to end."""
+"""How long a server may take to end with its run."""
 
 SERVE = """
 import socket, sys, threading
@@ -86,7 +85,7 @@ def is_temporary() -> bool:
 
 @contextmanager
 def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Use the configured Prefect server, or start one that ends with the block or this process.
+    """Use the configured Prefect server, or start one that ends with this process.
 
     Args:
         meanwhile: what to do while a server started here comes up.
@@ -103,24 +102,15 @@ def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Itera
             "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false",
             "set the address of a Prefect server, or allow the run to start one",
         )
-    with _serve(meanwhile) as url:
-        _started_here.add(url)
-        # It has no pages to link to, and nobody is left to listen for heartbeats when it ends.
-        settings = {
-            PREFECT_API_URL: url,
-            PREFECT_UI_URL: "",
-            PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
-        }
-        with temporary_settings(settings):
-            try:
-                yield
-            finally:
-                APILogWorker.drain_all(timeout=END_SECONDS, at_exit=False)
-                EventsWorker.drain_all(timeout=END_SECONDS, at_exit=False)
+    url = _start_server(meanwhile)
+    _started_here.add(url)
+    # It has no pages to link to, and nobody is left to listen for heartbeats when it ends.
+    settings = {PREFECT_API_URL: url, PREFECT_UI_URL: "", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
+    with temporary_settings(settings):
+        yield
 
 
-@contextmanager
-def _serve(meanwhile: Callable[[], object]) -> Iterator[str]:
+def _start_server(meanwhile: Callable[[], object]) -> str:
     home = PREFECT_HOME.value()
     remedy = (
         f"check that {home} is writable and its prefect.db whole, or set PREFECT_API_URL to the "
@@ -134,29 +124,20 @@ def _serve(meanwhile: Callable[[], object]) -> Iterator[str]:
         # Two servers must not migrate one database at once.
         with FileLock(home / "taxi-duration-server.lock", timeout=START_SECONDS):
             process, url = _start(errors)
+            # Prefect hands over its last log lines and events before this, as Python exits.
+            atexit.register(_end, process)
+            meanwhile()
             try:
-                meanwhile()
                 httpx.get(f"{url}/health", timeout=START_SECONDS).raise_for_status()
-            except BaseException as error:
+            except httpx.HTTPError as error:
                 process.kill()
-                process.communicate()
-                if not isinstance(error, httpx.HTTPError):
-                    raise
+                process.wait()
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip().splitlines() or [str(error)]
                 raise SourceError(
                     f"the run's own Prefect server did not start ({said[-1]})", remedy
                 ) from error
-    try:
-        yield url
-    finally:
-        assert process.stdin
-        process.stdin.close()
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    return url
 
 
 def _start(errors: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
@@ -173,6 +154,13 @@ def _start(errors: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
         )
         # Requests wait in the socket's queue until the server answers them, or its process ends.
         return process, f"http://127.0.0.1:{listening.getsockname()[1]}/api"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.communicate(timeout=END_SECONDS)  # closes its input
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 @contextmanager
