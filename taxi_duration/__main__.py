@@ -5,6 +5,7 @@ import os
 import sys
 
 from taxi_duration.cli import predict_command, registry_commands, reproduce_command
+from taxi_duration.cli.backfill import summarise
 from taxi_duration.cli.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.data.bucket import (
     BUCKET_VARIABLE,
@@ -14,9 +15,8 @@ from taxi_duration.data.bucket import (
     create_blocks,
 )
 from taxi_duration.flows import backfill
-from taxi_duration.flows.backfill_report import summarise
-from taxi_duration.flows.embedded_server import have_prefect_server
-from taxi_duration.flows.walk_forward import FLAGS, BackfillOptions
+from taxi_duration.flows.options import BackfillOptions
+from taxi_duration.flows.server import have_prefect_server
 from taxi_duration.operations import watching
 from taxi_duration.operations.doctor import add_options, report
 from taxi_duration.settings import AlertSettings, name_variable
@@ -41,7 +41,7 @@ def main() -> int:
         description=(backfill.backfill.__doc__ or "").split("\n\n")[0],
         allow_abbrev=False,
     )
-    add_flags(backfills, BackfillOptions, FLAGS)
+    add_flags(backfills, BackfillOptions, backfill.FLAGS)
     backfills.set_defaults(run=run_backfill)
     predict_command.add_command(commands)
     _add_watch(commands)
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def run_backfill(arguments: argparse.Namespace) -> None:
-    """Run the backfill flow and print its table and plot."""
+    """Run the backfill flow and print its table."""
     given = {name: value for name, value in vars(arguments).items() if name != "run"}
     done = run_flow(backfill.backfill, BackfillOptions, backfill.prepare, given)
     print(summarise(done))

@@ -24,11 +24,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from pydantic import BaseModel
 
 from taxi_duration.errors import SourceError, TaxiDurationError, hide_credentials
-from taxi_duration.flows.embedded_server import have_prefect_server
-from taxi_duration.flows.heartbeats import have_heartbeats
 from taxi_duration.flows.options import Options, read_options
-from taxi_duration.flows.pipeline import TrainedRun
+from taxi_duration.flows.server import have_heartbeats, have_prefect_server, is_temporary
 from taxi_duration.flows.tasks import ARTIFACT_KEY
+from taxi_duration.flows.train import TrainedRun
 from taxi_duration.registry.tracking import REGISTERED_MODEL
 from taxi_duration.reports.card import outline
 
@@ -166,7 +165,9 @@ def name_server_errors() -> Iterator[None]:
         reason = error.__cause__ if isinstance(error, RuntimeError) else error
         if not isinstance(reason, httpx.TransportError | PrefectHTTPStatusError):
             raise
-        server = hide_credentials(PREFECT_API_URL.value() or "of this run")
+        server = (
+            "of this run" if is_temporary() else hide_credentials(PREFECT_API_URL.value() or "")
+        )
         if (
             isinstance(reason, PrefectHTTPStatusError)
             and reason.response.status_code == httpx.codes.UNAUTHORIZED
@@ -274,6 +275,6 @@ def describe_mlflow_page(page: str, tracking_uri: str) -> str:
 
 def describe_artifact_page(artifact_id: UUID) -> str:
     """How to open an artifact in Prefect's pages, whose server may have ended with the run."""
-    server = PREFECT_UI_URL.value() if PREFECT_API_URL.value() else None
+    server = None if is_temporary() else PREFECT_UI_URL.value()
     start = "" if server else f"{find_program('prefect')} server start{THEN_OPEN}"
     return f"{start}{server or 'http://127.0.0.1:4200'}/artifacts/artifact/{artifact_id}"

@@ -8,15 +8,9 @@ from pathlib import Path
 
 from taxi_duration.cli.cli import add_flags
 from taxi_duration.data.parquet import MonthFile
-from taxi_duration.flows.options import read_options
-from taxi_duration.flows.progress import SCORING_KEY, show_progress
-from taxi_duration.flows.scoring_plan import (
-    Scored,
-    ScoringOptions,
-    ScoringPlan,
-    plan_scoring,
-    score,
-)
+from taxi_duration.flows.options import ScoringOptions, read_options
+from taxi_duration.flows.predict import Scored, ScoringPlan, plan_scoring, score
+from taxi_duration.flows.tasks import SCORING_KEY, show_progress
 from taxi_duration.registry.named_model import load_named_model
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -20,116 +20,196 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import TaskRunner
 
-from taxi_duration.data.schema import Cab
+from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.schema import Cab, check_month, get_cab
 from taxi_duration.data.tlc import LocalMonths, check_months
-from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
-from taxi_duration.evaluation.stability import warn_of_shifts
-from taxi_duration.flows import dead_runs
-from taxi_duration.flows.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
-from taxi_duration.flows.options import (
-    Alpha,
-    BackfillRunnerName,
-    CabName,
-    DaskAddress,
-    DataDirectory,
-    Features,
-    ModelsDirectory,
-    NoCache,
-    Offline,
-    TrainMonths,
+from taxi_duration.errors import (
+    InputError,
+    ModelError,
+    SourceError,
+    TaxiDurationError,
+    hide_credentials,
 )
-from taxi_duration.flows.pipeline import (
+from taxi_duration.evaluation.stability import warn_of_shifts
+from taxi_duration.evaluation.walk_forward import Step, list_rows
+from taxi_duration.flows.options import BACKFILL_FLOW, BackfillOptions, takes
+from taxi_duration.flows.runners import (
+    Reducing,
+    count_workers,
+    evaluate_champion,
+    open_runner,
+    reduce_months,
+    submit,
+    validate_month,
+)
+from taxi_duration.flows.tasks import (
+    IN_MEMORY,
+    RETRIES,
+    CleanMonth,
+    ProgressArtifact,
+    build_features,
+    log_to_mlflow,
+    save_artifacts,
+    train_regression,
+)
+from taxi_duration.flows.train import (
     SUMS_DIRECTORY,
+    Plan,
+    check_runner,
     check_settings,
     describe_run,
     outline_run,
     read_flow_day,
     warn_of_drift,
 )
-from taxi_duration.flows.plan import Plan
-from taxi_duration.flows.progress import BackfillProgress
-from taxi_duration.flows.runners import count_workers, open_runner
-from taxi_duration.flows.scale_out import (
-    Reducing,
-    reduce_months,
-    submit_champion,
-    submit_validation,
-)
-from taxi_duration.flows.tasks import (
-    IN_MEMORY,
-    RETRIES,
-    CleanMonth,
-    build_features,
-    log_to_mlflow,
-    save_artifacts,
-    train_regression,
-)
-from taxi_duration.flows.turns import take_turn
-from taxi_duration.flows.walk_forward import (
-    BackfillOptions,
-    BackfillPlan,
-    FromMonth,
-    Step,
-    ToMonth,
-    plan_backfill,
-)
 from taxi_duration.model.directory import is_whole, load_model, load_report, locate_model
+from taxi_duration.model.features import get_feature_set
 from taxi_duration.model.model import DurationModel
 from taxi_duration.operations.hooks import tell
 from taxi_duration.registry import tracking
 from taxi_duration.registry.backfill_run import log_backfill
 from taxi_duration.registry.registry import Champion, load_champion, settle
 from taxi_duration.reports.card import Remarks
+from taxi_duration.reports.markdown import embed_png, make_table
 from taxi_duration.reports.plots import plot_rmse_by_month
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 
+ARTIFACT_KEY, PROGRESS_KEY = "backfill-report", "backfill-progress"
+FLAGS = {"from_month": "from", "to_month": "to"}
+"""On a command line; in Python, `from` is no name."""
 
-@flow(name="backfill", on_failure=[tell], on_crashed=[tell])
-def backfill(
-    from_month: FromMonth,
-    to_month: ToMonth,
-    train_months: TrainMonths = 1,
-    cab: CabName = "green",
-    data_dir: DataDirectory = Path("data"),
-    models_dir: ModelsDirectory = Path("models"),
-    features: Features = "extended",
-    alpha: Alpha = None,
-    offline: Offline = False,
-    no_cache: NoCache = False,
-    runner: BackfillRunnerName = "threads",
-    dask_address: DaskAddress = None,
-) -> Backfill:
-    """Train on each window of a span of months and validate on the month after it."""
-    options = BackfillOptions(
-        from_month=from_month,
-        to_month=to_month,
-        train_months=train_months,
-        cab=cab,
-        data_dir=data_dir,
-        models_dir=models_dir,
-        features=features,
-        alpha=alpha,
-        offline=offline,
-        no_cache=no_cache,
-        runner=runner,
-        dask_address=dask_address,
+MOST_MONTHS = 240
+
+
+@dataclass(frozen=True)
+class BackfillPlan:
+    """The trainings of a backfill, by validation month, and every month they need."""
+
+    steps: tuple[Plan, ...]
+
+    @property
+    def common(self) -> Plan:
+        """A plan with what is the same in all: cab type, features, runner."""
+        return self.steps[0]
+
+    @property
+    def months(self) -> tuple[Month, ...]:
+        first, last = self.steps[0].train[0], self.steps[-1].validation
+        return last.window(last.since(first) + 1)
+
+    @property
+    def span(self) -> str:
+        return f"{self.months[0]} to {self.months[-1]}"
+
+    @property
+    def before(self) -> str:
+        """The window before each validation month, for a reader."""
+        number = len(self.common.train)
+        return count_months(number) if number > 1 else "month"
+
+    @property
+    def title(self) -> str:
+        return f"{self.common.cab.name} backfill {self.span}"
+
+
+def plan_backfill(options: BackfillOptions, today: date) -> BackfillPlan:
+    """Return the trainings of a span; no month outside it is read.
+
+    Raises:
+        InputError: no month of the span has enough months before it, or the span is too long,
+            reaches before the cab type's first month or beyond the month of `today`.
+    """
+    first, last = Month.parse(options.from_month), Month.parse(options.to_month)
+    cab, features = get_cab(options.cab), get_feature_set(options.features)
+    check_month(cab, first)
+    check_runner(options.runner, options.dask_address)
+    if last.since(first) < options.train_months:
+        raise InputError(
+            f"from {first} to {last} leaves no month to validate a model trained on "
+            f"{count_months(options.train_months)}",
+            f"give a last month of {first.shift(options.train_months)} or later",
+        )
+    if last.since(first) >= MOST_MONTHS:
+        raise InputError(
+            f"from {first} to {last} is {count_months(last.since(first) + 1)}",
+            f"give at most {MOST_MONTHS}",
+        )
+    if last > Month.of(today):
+        raise InputError(
+            f"last month {last} has not begun",
+            f"give one that is published, such as {newest_published(today)}",
+        )
+    validations = last.window(last.since(first) + 1 - options.train_months)
+    return BackfillPlan(
+        tuple(
+            Plan(
+                cab,
+                validation.shift(-1).window(options.train_months),
+                validation,
+                features,
+                options.alpha,
+                options.no_cache,
+                options.runner,
+                options.dask_address,
+            )
+            for validation in validations
+        )
     )
+
+
+def count_months(number: int) -> str:
+    """Return the number and the noun, in the plural if it is not one."""
+    return f"{number} month{'s' if number > 1 else ''}"
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What a backfill comes to, and where it can be seen."""
+
+    plan: BackfillPlan
+    steps: tuple[Step, ...]
+    models_directory: Path
+    mlflow_page: str
+    artifact_id: UUID
+
+
+@flow(name=BACKFILL_FLOW, on_failure=[tell], on_crashed=[tell])
+@takes(BackfillOptions)
+def backfill(options: BackfillOptions) -> Backfill:
+    """Train on each window of a span of months and validate on the month after it."""
     plan = prepare(options, read_flow_day())
     months = LocalMonths(plan.common.cab, options.data_dir, options.offline, options.no_cache)
-    reducing = Reducing(
-        months, plan.common, options.models_dir / SUMS_DIRECTORY, read_settings(Thresholds)
-    )
-    with take_turn(plan.common.cab):
-        return walk_forward(plan, options.models_dir, reducing)
+    kept = options.models_dir / SUMS_DIRECTORY
+    reducing = plan.common.reducing(months, kept, read_settings(Thresholds))
+    return walk_forward(plan, options.models_dir, reducing)
 
 
 def prepare(options: BackfillOptions, today: date) -> BackfillPlan:
-    """Plan a backfill, and refuse one whose months, directories or settings will stop it."""
+    """Plan a backfill, and check its months, directories and settings."""
     plan = plan_backfill(options, today)
     check_settings(options.models_dir)
     if options.dask_address is None:  # else the months are where the workers are
         check_months(plan.common.cab, plan.months, options.data_dir, options.offline, today)
     return plan
+
+
+class _Progress:
+    """An artifact that shows how many of a backfill's months are reduced and its models scored."""
+
+    def __init__(self, plan: BackfillPlan) -> None:
+        self._artifact = ProgressArtifact(PROGRESS_KEY)
+        self._parts, self._done = len(plan.months) + len(plan.steps), 0
+        self._artifact.update(0.0, f"reducing {count_months(len(plan.months))}")
+
+    def count_month(self, month: Month) -> None:
+        self._count(f"{month} is reduced")
+
+    def count_step(self, step: Step) -> None:
+        self._count(f"{step.validation}: RMSE {step.model:.4f} minutes")
+
+    def _count(self, text: str) -> None:
+        self._done += 1
+        self._artifact.update(100.0 * self._done / self._parts, text)
 
 
 def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing) -> Backfill:
@@ -142,11 +222,10 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
         TaxiDurationError: a month, or a model's way to the disk or to MLflow, failed; the steps
             before are finished.
     """
-    dead_runs.close_dead_runs()
     tracking.close_dead_runs()
     common = plan.common
     champion = find_champion(common.cab)
-    progress = BackfillProgress(plan)
+    progress = _Progress(plan)
     steps: list[Step] = []
     window: deque[CleanMonth] = deque(maxlen=len(common.months))
     pending: deque[Callable[[], Step]] = deque()
@@ -193,7 +272,7 @@ def _begin(
     models_directory: Path,
     reducing: Reducing,
 ) -> Callable[[], Step]:
-    """Fit one training and have it validated, unless its model is there; what is left to do."""
+    """Fit one training and have it validated, unless its model exists; return the rest."""
     *train, validated = months
     files = [month.file for month in (*train, validated)]
     outline = outline_run(plan, files, reducing.thresholds)
@@ -206,8 +285,13 @@ def _begin(
         return partial(_log, plan, load_model(directory), directory, notices)
     window = build_features(train, plan.features)
     training = train_regression(window.sums, plan.alpha)
-    validating = submit_validation(
-        runner, reducing, validated.file, training.model, window.baselines
+    validating = submit(
+        runner,
+        validate_month,
+        reducing,
+        file=validated.file,
+        model=training.model,
+        baselines=window.baselines,
     )
 
     def finish() -> Step:
@@ -220,7 +304,7 @@ def _begin(
 
 
 def find_champion(cab: Cab) -> Champion | None:
-    """Load the champion to compare models with; say so if there is one that cannot be had."""
+    """Return the champion to compare models with; log why it cannot be loaded."""
     try:
         settle(cab)
         return load_champion(cab)
@@ -236,8 +320,10 @@ def _begin_champion(
     reducing: Reducing,
     finish: Callable[[], Step],
 ) -> Callable[[], Step]:
-    """Have the champion scored on a step's validation month; what is left to do of the step."""
-    scoring = submit_champion(runner, reducing, validated.file, champion.model)
+    """Have the champion evaluated on a step's month; return what is left to do of the step."""
+    scoring = submit(
+        runner, evaluate_champion, reducing, file=validated.file, champion=champion.model
+    )
     is_seen = str(validated.file.month) in champion.months
 
     def finish_both() -> Step:
@@ -272,7 +358,16 @@ def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[st
 @task(name="log-backfill", **IN_MEMORY, **RETRIES)
 def log_backfill_to_mlflow(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
     """Log the backfill as one MLflow run; trying again finds what was done."""
-    page = log_backfill(plan, steps, plot)
+    common, months = plan.common, plan.months
+    params = {
+        "cab": common.cab.name,
+        "features": common.features.name,
+        "alphas": ",".join(f"{alpha:g}" for alpha in common.alphas),
+        "from": str(months[0]),
+        "to": str(months[-1]),
+        "train_months": str(len(common.train)),
+    }
+    page = log_backfill(plan.title, params, steps, plot)
     get_run_logger().info("backfill of %s months is MLflow run %s", len(steps), page)
     return page
 
@@ -291,3 +386,19 @@ def publish_backfill(
     )
     get_run_logger().info("backfill published as artifact %s", ARTIFACT_KEY)
     return cast(UUID, artifact_id)  # Prefect types it as if it were awaited
+
+
+def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_run: str) -> str:
+    """Return the markdown shown in Prefect: the plot, which it holds itself, and the table."""
+    common = plan.common
+    return "\n\n".join(
+        [
+            f"# Backfill: {common.cab.name}, {plan.span}",
+            f"RMSE in minutes on each month of a model with {common.features.name} features, "
+            f"trained on the {plan.before} before it.",
+            embed_png(plot, "RMSE by month"),
+            make_table(*list_rows(steps)),
+            *(f"- {warning}" for step in steps for warning in step.warnings),
+            f"MLflow run: {mlflow_run}",
+        ]
+    )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefect import get_run_logger, task
 
+from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import is_synthetic
 from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError, SourceError, TransientSourceError, hide_credentials
 from taxi_duration.evaluation.gate import Opponent, Verdict, judge
 from taxi_duration.evaluation.report import Report, explain_promotion
-from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, Validation
 from taxi_duration.model.directory import identify_model
 from taxi_duration.model.features import FeatureSet
@@ -107,12 +108,14 @@ def _identify(
 
 
 @task(name="judge-candidate", **IN_MEMORY)
-def judge_candidate(plan: Plan, validation: Validation, challenge: Challenge) -> Verdict:
+def judge_candidate(
+    months: Sequence[Month], validation: Validation, challenge: Challenge
+) -> Verdict:
     """Have the gate say whether the model becomes champion."""
     verdict = judge(
         validation.errors,
         validation.analysis,
-        [str(month) for month in plan.months],
+        [str(month) for month in months],
         challenge.settings,
         challenge.opponent,
         challenge.unavailable,

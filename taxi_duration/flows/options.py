@@ -1,102 +1,57 @@
-"""What a training run is about: the options both flows take, checked before any work."""
+"""The options of the flows, each declared once: for Prefect, the command line and Python.
+
+A field's description is its help on the command line and its text in Prefect's form.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    ValidationError,
+)
+from pydantic.fields import FieldInfo
 
 from taxi_duration.data.bucket import check_key_prefix
 from taxi_duration.data.month import FIRST_YEAR, Month
 from taxi_duration.data.schema import CABS, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, get_feature_set
-from taxi_duration.regression.solve import check_alpha
+
+LOCAL_FLOW, S3_FLOW = "main-flow", "main-flow-s3"
+BACKFILL_FLOW, PREDICT_FLOW = "backfill", "predict"
+FLOWS = [LOCAL_FLOW, S3_FLOW, BACKFILL_FLOW, PREDICT_FLOW]
+"""The flows' names on a Prefect server."""
 
 MOST_TRAIN_MONTHS = 120
-RUNNERS = ("threads", "processes", "dask")
 
 
-def _whole_number(name: str, value: object, remedy: str) -> int:
-    """Take 7 and "7", but not 7.0, True, "7.0" or Python's "1_0"."""
-    if type(value) is int:
-        return value
-    if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        return int(value)
-    raise InputError(f"{name} {value!r} is not a whole number: give {remedy}.")
+def _check_cab(name: str) -> str:
+    return get_cab(name).name
 
 
-def _read_year(value: object) -> int | None:
-    return (
-        None if value is None else Month(_whole_number("year", value, "one such as 2023"), 1).year
-    )
+def _check_features(name: str) -> str:
+    return get_feature_set(name).name
 
 
-def _read_month(value: object) -> int | None:
-    return (
-        None
-        if value is None
-        else Month(FIRST_YEAR, _whole_number("month", value, "one from 1 to 12")).month
-    )
+def _check_month(text: str) -> str:
+    return str(Month.parse(text))
 
 
-def _read_cab(value: object) -> str:
-    return get_cab(str(value)).name
-
-
-def _read_features(value: object) -> str:
-    return get_feature_set(str(value)).name
-
-
-def _read_alpha(value: object) -> float | None:
-    if value is None:
-        return None
-    try:
-        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-            raise ValueError
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise InputError(
-            f"alpha {value!r} is not a number: give one of at least 0, such as 3."
-        ) from None
-    return check_alpha(number)
-
-
-def _read_train_months(value: object) -> int:
-    number = _whole_number("train_months", value, "one such as 3")
-    if not 1 <= number <= MOST_TRAIN_MONTHS:
-        raise InputError(f"train_months {number} is no window: give 1 to {MOST_TRAIN_MONTHS}.")
-    return number
-
-
-def _read_runner(value: object) -> str | None:
-    if value is None or value in RUNNERS:
-        return None if value is None else str(value)
-    raise InputError(f"runner {value!r} is not one: give {' or '.join(RUNNERS)}.")
-
-
-def _read_address(value: object) -> str | None:
-    if value is None or re.fullmatch(r"(tcp|tls)://[\w.\-\[\]:]+:[0-9]{1,5}", str(value)):
-        return None if value is None else str(value)
-    raise InputError(
-        f"dask_address {value!r} is not one of a scheduler: give one such as tcp://10.0.0.5:8786."
-    )
-
-
-def check_path(value: object) -> object:
-    """Refuse a path with a character that no path has.
-
-    Raises:
-        InputError: it has a null character.
-    """
-    if "\0" in str(value):
-        raise InputError(
-            f"path {str(value)!r} has a null character, which no path has: leave it out."
-        )
-    return value
+def _check_path(path: str | Path) -> str | Path:
+    if "\0" in str(path):
+        raise InputError(f"path {str(path)!r} has a null character", "leave it out")
+    return path
 
 
 def _describe_alphas(features: FeatureSet) -> str:
@@ -104,117 +59,81 @@ def _describe_alphas(features: FeatureSet) -> str:
     return f"the best of {', '.join(others)} and {last}" if others else last
 
 
-Year = Annotated[
-    Annotated[int, Field(ge=FIRST_YEAR, le=9999)] | None,
-    BeforeValidator(_read_year),
-    Field(
-        description="year of the last training month; without year and month, the newest one whose "
-        "next month is published"
-    ),
+FilePath = Annotated[Path, AfterValidator(_check_path)]
+MonthText = Annotated[
+    str, AfterValidator(_check_month), Field(json_schema_extra={"pattern": "^[0-9]{4}-[0-9]{2}$"})
 ]
-MonthNumber = Annotated[
-    Annotated[int, Field(ge=1, le=12)] | None,
-    BeforeValidator(_read_month),
-    Field(description="last training month, 1 to 12; the next one validates"),
-]
-CabName = Annotated[
+KeyPrefix = Annotated[str, AfterValidator(check_key_prefix)]
+Flag = Annotated[bool, Strict()]
+
+Cab = Annotated[
     str,
-    BeforeValidator(_read_cab),
+    AfterValidator(_check_cab),
     Field(description=f"cab type: {' or '.join(CABS)}", json_schema_extra={"enum": [*CABS]}),
 ]
-DataDirectory = Annotated[
-    Path,
-    BeforeValidator(check_path),
-    Field(description="directory of the months' parquet files"),
-]
-ModelsDirectory = Annotated[
-    Path,
-    BeforeValidator(check_path),
-    Field(description="directory the model is written under"),
-]
-Features = Annotated[
-    str,
-    BeforeValidator(_read_features),
-    Field(
-        description=f"feature set: {' or '.join(FEATURE_SETS)}",
-        json_schema_extra={"enum": [*FEATURE_SETS]},
-    ),
-]
-Alpha = Annotated[
-    Annotated[float, Field(ge=0)] | None,
-    BeforeValidator(_read_alpha),
-    Field(
-        description="L2 penalty on the coefficients, in trips, 0 for least squares; by default "
-        + ", ".join(f"{_describe_alphas(each)} for {each.name}" for each in FEATURE_SETS.values()),
-    ),
-]
-TrainMonths = Annotated[
-    Annotated[int, Field(ge=1, le=MOST_TRAIN_MONTHS)],
-    BeforeValidator(_read_train_months),
-    Field(description="number of months to train on, the last one included"),
-]
-NoCache = Annotated[
-    bool,
-    Strict(),
-    Field(
-        description="reuse nothing of earlier runs: fetch what was downloaded, and read what was "
-        "summed, again"
-    ),
-]
-_RUNNER_TEXT = "where months are reduced at the same time: threads, processes or dask"
-RunnerName = Annotated[
-    str | None,
-    BeforeValidator(_read_runner),
-    Field(
-        description=f"{_RUNNER_TEXT}; by default one month after another",
-        json_schema_extra={"enum": [*RUNNERS, None]},
-    ),
-]
-BackfillRunnerName = Annotated[
-    str,
-    BeforeValidator(_read_runner),
-    Field(description=_RUNNER_TEXT, json_schema_extra={"enum": [*RUNNERS]}),
-]
-DaskAddress = Annotated[
-    str | None,
-    BeforeValidator(_read_address),
-    Field(
-        description="scheduler of an existing Dask cluster, such as tcp://10.0.0.5:8786; by "
-        "default the dask runner starts one on this machine"
-    ),
-]
+DataDirectory = Annotated[FilePath, Field(description="directory of the months' parquet files")]
 Offline = Annotated[
-    bool, Strict(), Field(description="never touch the network for data; fail on a missing file")
+    Flag, Field(description="never touch the network for data; fail on a missing file")
 ]
-BlockName = Annotated[str, Field(min_length=1, description="name of the saved S3Bucket block")]
-DataPrefix = Annotated[
-    str,
-    BeforeValidator(check_key_prefix),
-    Field(description="key prefix of the months in the bucket"),
-]
-ModelsPrefix = Annotated[
-    str,
-    BeforeValidator(check_key_prefix),
-    Field(description="key prefix the model is uploaded under"),
-]
+_RUNNER_TEXT = "where months are reduced at the same time: threads or dask"
 
 
-class TrainingOptions(BaseModel):
-    """The options of every training run, wherever its months come from."""
+class ModelOptions(BaseModel):
+    """How models are trained and where they are kept, whichever months they are trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    year: Year = None
-    month: MonthNumber = None
-    cab: CabName = "green"
+    cab: Cab = "green"
     data_dir: DataDirectory = Path("data")
-    models_dir: ModelsDirectory = Path("models")
-    features: Features = "extended"
-    alpha: Alpha = None
-    train_months: TrainMonths = 1
-    no_cache: NoCache = False
-    runner: RunnerName = None
-    dask_address: DaskAddress = None
+    models_dir: FilePath = Field(
+        default=Path("models"), description="directory the model is written under"
+    )
+    features: Annotated[str, AfterValidator(_check_features)] = Field(
+        default="extended",
+        description=f"feature set: {' or '.join(FEATURE_SETS)}",
+        json_schema_extra={"enum": [*FEATURE_SETS]},
+    )
+    alpha: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="L2 penalty on the coefficients, in trips, 0 for least squares; by default "
+        + ", ".join(f"{_describe_alphas(each)} for {each.name}" for each in FEATURE_SETS.values()),
+    )
+    train_months: int = Field(
+        default=1,
+        ge=1,
+        le=MOST_TRAIN_MONTHS,
+        description="number of months to train on, the last one included",
+    )
+    no_cache: Flag = Field(
+        default=False,
+        description="reuse nothing of earlier runs: fetch what was downloaded, and read what was "
+        "summed, again",
+    )
+    runner: Literal["threads", "dask"] | None = Field(
+        default=None, description=f"{_RUNNER_TEXT}; by default one month after another"
+    )
+    dask_address: (
+        Annotated[str, Field(pattern=r"^(tcp|tls)://[\w.\-\[\]:]+:[0-9]{1,5}$")] | None
+    ) = Field(
+        default=None,
+        description="scheduler of an existing Dask cluster, such as tcp://10.0.0.5:8786; by "
+        "default the dask runner starts one on this machine",
+    )
+
+
+class _LastMonth(BaseModel):
+    year: Annotated[int, Field(ge=FIRST_YEAR, le=9999)] | None = Field(
+        default=None,
+        description="year of the last training month; without year and month, the newest one whose "
+        "next month is published",
+    )
+    month: Annotated[int, Field(ge=1, le=12)] | None = Field(
+        default=None, description="last training month, 1 to 12; the next one validates"
+    )
+
+
+class TrainingOptions(ModelOptions, _LastMonth):
+    """The options of every training run, wherever its months come from."""
 
 
 class LocalOptions(TrainingOptions):
@@ -227,26 +146,116 @@ class S3Options(TrainingOptions):
     """Months in a bucket, kept locally once fetched."""
 
     data_dir: DataDirectory = Path("data/s3")
-    block: BlockName = "s3-bucket-block"
-    prefix: DataPrefix = "trip-data"
-    models_prefix: ModelsPrefix = "models"
+    block: str = Field(
+        default="s3-bucket-block", min_length=1, description="name of the saved S3Bucket block"
+    )
+    prefix: KeyPrefix = Field(
+        default="trip-data", description="key prefix of the months in the bucket"
+    )
+    models_prefix: KeyPrefix = Field(
+        default="models", description="key prefix the model is uploaded under"
+    )
+
+
+class _Span(BaseModel):
+    from_month: MonthText = Field(description="first month of the span, YYYY-MM; it trains")
+    to_month: MonthText = Field(description="last month of the span, YYYY-MM; it validates")
+
+
+class BackfillOptions(ModelOptions, _Span):
+    """A span of months, in a local directory or downloaded."""
+
+    runner: Literal["threads", "dask"] = Field(default="threads", description=_RUNNER_TEXT)
+    offline: Offline = False
+
+
+def _write_version(name: object) -> object:
+    # A version is a number among a deployment's parameters.
+    return str(name) if type(name) is int else name
+
+
+class ScoringOptions(BaseModel):
+    """The options of a batch prediction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: Annotated[str, AfterValidator(_check_path)] = Field(
+        min_length=1,
+        description="trips to score: a parquet or CSV file with the TLC's columns, or a month, "
+        "YYYY-MM, downloaded when absent",
+    )
+    output: FilePath = Field(description="parquet or CSV file the predictions are written to")
+    model: Annotated[str, BeforeValidator(_write_version)] = Field(
+        default="champion",
+        min_length=1,
+        description="the model: champion, the number of a version, or a model directory",
+        json_schema_extra={"type": ["string", "integer"]},
+    )
+    cab: Cab = "green"
+    data_dir: DataDirectory = Path("data")
+    offline: Offline = False
+    id_column: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None,
+        description="column of the input that is copied to the predictions as id; by default id is "
+        "the row's number, from 0",
+    )
 
 
 Options = TypeVar("Options", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 def read_options(kind: type[Options], values: Mapping[str, Any]) -> Options:
-    """Check values, as a command line or a flow run gives them, and name the first wrong one.
+    """Return options read from values as a command line or a flow run gives them.
 
     Raises:
-        InputError: a value is wrong or no option has that name.
+        InputError: a value is wrong or no option has that name; the message names the first.
     """
     try:
         return kind(**values)
     except ValidationError as error:
         first = error.errors()[0]
+        name, value, allowed = str(first["loc"][0]), first["input"], first["msg"]
         cause = first.get("ctx", {}).get("error")
         if isinstance(cause, InputError):
             raise cause from None
-        name = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{name} {first['input']!r}: {first['msg']}.") from None
+        if first["type"] == "missing":
+            raise InputError(f"{name} is missing", "give it") from None
+        if first["type"] == "extra_forbidden":
+            raise InputError(
+                f"{name} is no option", f"give {', '.join(kind.model_fields)}"
+            ) from None
+        raise InputError(f"{name} {value!r} is invalid", allowed[0].lower() + allowed[1:]) from None
+
+
+def takes(
+    kind: type[Options],
+) -> Callable[[Callable[[Options], Result]], Callable[..., Result]]:
+    """Give a flow's function one parameter for each field of its options.
+
+    Prefect reads the parameters from the function's signature: for its form, for deployments and
+    to validate those of a run.
+    """
+
+    def decorate(run: Callable[[Options], Result]) -> Callable[..., Result]:
+        @functools.wraps(run)
+        def run_with(**given: Any) -> Result:
+            return run(read_options(kind, given))
+
+        parameters = [_make_parameter(name, field) for name, field in kind.model_fields.items()]
+        run_with.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return run_with
+
+    return decorate
+
+
+def _make_parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    # Not as Field(description=...), which Prefect replaces by what the docstring says.
+    extra = cast(dict[str, Any], field.json_schema_extra or {})
+    described = Field(json_schema_extra={"description": field.description, **extra})
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if field.is_required() else field.default,
+        annotation=Annotated[field.annotation, *field.metadata, described],
+    )

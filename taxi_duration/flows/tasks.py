@@ -7,8 +7,11 @@ its inputs, and a server may be set to persist results.
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +19,26 @@ from typing import Any, cast
 from uuid import UUID
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import task_run
+from prefect.runtime import deployment, task_run
 from prefect.tasks import exponential_backoff
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.progress import Progress as Bar
 
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
@@ -31,7 +49,6 @@ from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.report import Report
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
-from taxi_duration.flows.progress import show_progress
 from taxi_duration.model.baselines import Baselines, ZonePairMedians
 from taxi_duration.model.directory import save_model
 from taxi_duration.model.features import FeatureSet
@@ -46,7 +63,7 @@ from taxi_duration.reports.card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 
 Locate = Callable[[Month, Progress | None], MonthFile]
-"""Brings a month to the local disk, and reports the bytes that arrive if it is told to whom."""
+"""Brings a month to the local disk; the second argument is told of the bytes that arrive."""
 
 ARTIFACT_KEY = "duration-model-report"
 
@@ -94,7 +111,7 @@ class Validation:
 
 
 def is_transient(_task: Any, _task_run: Any, state: State[Any]) -> bool:
-    """Whether a failed task is worth another try."""
+    """Return whether a failed task is worth another try."""
     return isinstance(state.result(raise_on_failure=False), TransientSourceError)
 
 
@@ -108,9 +125,86 @@ RETRIES: Any = {
 """About 2, 4, 8 and 16 seconds, each up to doubled by jitter."""
 
 
+DOWNLOAD_KEY, SCORING_KEY = "download-progress", "scoring-progress"
+COLUMNS: dict[str, tuple[type[ProgressColumn], ...]] = {
+    DOWNLOAD_KEY: (DownloadColumn, TransferSpeedColumn),
+    SCORING_KEY: (MofNCompleteColumn, TimeRemainingColumn),
+}
+"""By the artifact's key, what the bar on a terminal shows beside it: bytes, or rows."""
+
+ARTIFACT_SECONDS = 2.0
+"""Between updates of the artifact, each of which is a request."""
+
+
+@contextmanager
+def show_progress(what: str, key: str = DOWNLOAD_KEY) -> Iterator[Progress | None]:
+    """Yield what a transfer reports its bytes to, or a prediction its rows; None if nobody looks.
+
+    A deployment shows an artifact, a terminal a bar. Downloads in several threads show no bar.
+    """
+    if deployment.id:
+        yield _update_artifact(what, key)
+    elif sys.stderr.isatty() and threading.current_thread() is threading.main_thread():
+        columns = (TextColumn(what), BarColumn(), *(column() for column in COLUMNS[key]))
+        bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        task = bar.add_task(what, total=None)
+
+        def report(received: int, total: int | None) -> None:
+            bar.start()  # not before: often nothing has to come, and a bar would only flash
+            bar.update(task, completed=received, total=total)
+
+        try:
+            yield report
+        finally:
+            bar.stop()
+    else:
+        yield None
+
+
+def _update_artifact(what: str, key: str) -> Progress:
+    shown = ProgressArtifact(key)
+    updated = 0.0
+
+    def report(received: int, total: int | None) -> None:
+        nonlocal updated
+        now = time.monotonic()
+        is_due = now - updated >= ARTIFACT_SECONDS or received == total
+        if total and is_due:
+            updated = now
+            shown.update(100.0 * received / total, what)
+
+    return report
+
+
+class ProgressArtifact:
+    """An artifact in Prefect that shows a percentage and a text, created at the first update.
+
+    It must not end a run: once an update fails, a warning is logged and nothing more is shown.
+    """
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._artifact: UUID | None = None
+        self._is_failing = False
+
+    def update(self, percent: float, text: str) -> None:
+        if self._is_failing:
+            return
+        try:
+            if self._artifact is None:
+                # Prefect types both calls as if they were awaited.
+                made = create_progress_artifact(percent, key=self._key, description=text)
+                self._artifact = cast(UUID, made)
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
+        except Exception as error:
+            self._is_failing = True
+            get_run_logger().warning("progress is not shown: %s", error)
+
+
 @task(name="download-month", task_run_name="download-{month}", **IN_MEMORY, **RETRIES)
 def download_month(locate: Locate, month: Month) -> MonthFile:
-    """Have a month on the local disk, its bytes verified."""
+    """Return the month's file on the local disk, fetched or verified."""
     log = get_run_logger()
     try:
         with show_progress(f"download {month}") as report:
@@ -168,7 +262,7 @@ def clean_month(
 
 
 def log_drift(file: MonthFile, cab: Cab) -> tuple[str, ...]:
-    """Say what is new about a month's columns, and return it."""
+    """Log what is new about a month's columns, and return it."""
     drift = find_drift(file.path, cab)
     for sentence in drift:
         get_run_logger().warning("%s: %s", file.path.name, sentence)
@@ -177,7 +271,7 @@ def log_drift(file: MonthFile, cab: Cab) -> tuple[str, ...]:
 
 @task(name="build-features", **IN_MEMORY)
 def build_features(months: Sequence[CleanMonth], features: FeatureSet) -> TrainingWindow:
-    """Add the months' sums up to those of the features' columns."""
+    """Add the months' sums."""
 
     def load(month: CleanMonth) -> list[Tables]:
         return load_sums(month.sums, features).tables

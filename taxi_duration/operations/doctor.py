@@ -11,8 +11,7 @@ from pathlib import Path
 
 from taxi_duration.data.bucket import DEFAULT_BLOCK, check_key_prefix
 from taxi_duration.data.schema import CABS, get_cab
-from taxi_duration.flows.dead_runs import LOCAL_FLOW, S3_FLOW
-from taxi_duration.flows.options import LocalOptions, S3Options
+from taxi_duration.flows.options import LOCAL_FLOW, S3_FLOW, LocalOptions, S3Options
 from taxi_duration.operations.examination import Check, examine, render_json, render_line
 from taxi_duration.operations.local_checks import check_disk, check_mlflow, check_versions
 from taxi_duration.operations.prefect_checks import (

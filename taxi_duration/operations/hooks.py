@@ -14,9 +14,9 @@ import httpx
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.flows import Flow
 from prefect.logging.loggers import flow_run_logger
-from prefect.settings import PREFECT_API_URL
 
 from taxi_duration.errors import InputError, hide_credentials
+from taxi_duration.flows.server import is_temporary
 from taxi_duration.settings import AlertSettings, name_variable, read_settings
 
 SUBJECT = "{flow} run {run} is {state}"
@@ -33,7 +33,7 @@ def tell(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:
     A hook of a flow: it raises nothing, and returns after `AlertSettings.deadline_seconds` even if
     the address answers later or never.
     """
-    if PREFECT_API_URL.value():
+    if not is_temporary():
         return
     log = flow_run_logger(flow_run, flow)  # a crashed run has left its context
     try:

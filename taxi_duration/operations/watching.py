@@ -21,8 +21,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_UI_URL
 from prefect.types import SecretDict
 
 from taxi_duration.errors import InputError, hide_credentials
-from taxi_duration.flows.dead_runs import FLOWS
-from taxi_duration.flows.heartbeats import TAG
+from taxi_duration.flows.options import FLOWS
+from taxi_duration.flows.server import TAG
 from taxi_duration.operations.hooks import SUBJECT, TEXT
 from taxi_duration.settings import AlertSettings, check_alert_url, name_variable, read_settings
 

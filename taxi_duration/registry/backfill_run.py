@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,8 +19,8 @@ from taxi_duration.reports.markdown import make_table
 from mlflow.entities import Metric, Param
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from taxi_duration.evaluation.walk_forward import Step, list_rows, list_series
 from taxi_duration.flows.processes import describe_process, is_dead
-from taxi_duration.flows.walk_forward import BackfillPlan, Step, list_rows, list_series
 from taxi_duration.registry.tracking import locate_page
 from taxi_duration.settings import resolve_tracking_uri
 
@@ -33,8 +33,13 @@ MOST_NOTE = 8000
 PLOT_FILE, TABLE_FILE = "rmse_by_month.png", "backfill.json"
 
 
-def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
-    """Have a backfill logged as one MLflow run; the same table is logged once.
+def log_backfill(title: str, params: Mapping[str, str], steps: Sequence[Step], plot: bytes) -> str:
+    """Log a backfill as one MLflow run; the same table is logged once.
+
+    Args:
+        title: the run's name.
+        params: what the backfill was asked for, by name.
+        plot: RMSE by month as PNG.
 
     Returns:
         The address of the run's page.
@@ -55,21 +60,12 @@ def log_backfill(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
             process = run.data.tags.get(PROCESS, "")
             if process == describe_process() or is_dead(process):
                 client.delete_run(run.info.run_id)  # logged halfway
-        common, months = plan.common, plan.months
-        params = {
-            "cab": common.cab.name,
-            "features": common.features.name,
-            "alphas": ",".join(f"{alpha:g}" for alpha in common.alphas),
-            "from": str(months[0]),
-            "to": str(months[-1]),
-            "train_months": str(len(common.train)),
-        }
         # The steps of metrics are 0, 1, 2; this table, on the run's first page, has their months.
         note = make_table(*list_rows(steps))
         if len(note) > MOST_NOTE:
             note = f"The table is {TABLE_FILE} among the artifacts."
         tags = {BACKFILL_ID: backfill_id, MLFLOW_RUN_NOTE: note}
-        with start_run(client, experiment_id, plan.title, tags) as run_id:
+        with start_run(client, experiment_id, title, tags) as run_id:
             client.log_batch(run_id, params=[Param(*each) for each in params.items()])
             now = int(time.time() * 1000)
             metrics = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 
-from taxi_duration.flows.walk_forward import SERIES, Step, list_series
+from taxi_duration.evaluation.walk_forward import SERIES, Step, list_series
 
 COLOURS = {"model": "C0", "zone_pair_median": "C1", "mean": "C7", "champion": "C2"}
 MARKS = {"model": "M", "zone_pair_median": "z", "mean": "-", "champion": "C"}

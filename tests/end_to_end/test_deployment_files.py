@@ -21,7 +21,7 @@ from pydantic import TypeAdapter
 
 from taxi_duration.data.month import Month
 from taxi_duration.flows.options import LocalOptions
-from taxi_duration.flows.plan import make_plan
+from taxi_duration.flows.train import make_plan
 from tests.conftest import REPOSITORY
 
 FLOWS = {

@@ -18,7 +18,7 @@ from taxi_duration.data.tlc import locate_month
 from taxi_duration.errors import DataError, InputError, SourceError
 from taxi_duration.files import hash_file
 from taxi_duration.flows.options import LocalOptions, read_options
-from taxi_duration.flows.plan import make_plan
+from taxi_duration.flows.train import make_plan
 from tests.support.downloads import FILE, GREEN, SIDECAR, list_names, locate
 from tests.support.web import Tlc
 

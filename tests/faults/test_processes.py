@@ -47,7 +47,7 @@ WITHIN_FIT = "taxi_duration.flows.tasks:fit_window"
 WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
 KILLED_AS_ITS_SERVER_STARTS = """
 import os, signal, subprocess
-from taxi_duration.flows.embedded_server import have_prefect_server
+from taxi_duration.flows.server import have_prefect_server
 
 begin = subprocess.Popen._execute_child
 

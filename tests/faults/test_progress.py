@@ -20,8 +20,7 @@ from prefect.client.schemas.sorting import ArtifactSort
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.tlc import locate_month
-from taxi_duration.flows.progress import DOWNLOAD_KEY, SCORING_KEY, show_progress
-from taxi_duration.flows.tasks import download_month
+from taxi_duration.flows.tasks import DOWNLOAD_KEY, SCORING_KEY, download_month, show_progress
 from taxi_duration.predict.score import NamedModel, score_trips
 from tests.support.downloads import GREEN, JANUARY, locate
 from tests.support.months import JANUARY as SAMPLE_JANUARY
@@ -64,7 +63,7 @@ def test_artifact_that_cannot_be_made_does_not_end_the_download(
 ) -> None:
     monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "6e1f7c52-0000-0000-0000-000000000000")
     failing = mock.Mock(side_effect=httpx.ConnectError("the API is gone"))
-    monkeypatch.setattr("taxi_duration.flows.progress.create_progress_artifact", failing)
+    monkeypatch.setattr("taxi_duration.flows.tasks.create_progress_artifact", failing)
     assert download_and_show(data).path.read_bytes() == month
     assert failing.call_count == 1
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from taxi_duration import InputError
-from taxi_duration.flows.scoring_flow import ARTIFACT_KEY, predict
+from taxi_duration.flows.predict import ARTIFACT_KEY, predict
 from taxi_duration.model.directory import save_model
 from tests.support.months import JANUARY, SAMPLE, write_month
 from tests.support.runs import call_taxi_duration, read_artifact, read_task_runs

@@ -16,7 +16,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
-from taxi_duration.flows.heartbeats import TAG, have_heartbeats
+from taxi_duration.flows.server import TAG, have_heartbeats
 from tests.conftest import connected_to
 from tests.support.months import SAMPLE
 from tests.support.runs import OF_NO_DEPLOYMENT, run_local

@@ -12,14 +12,14 @@ from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
+from taxi_duration.flows.plan import make_plan
 
 from orchestrate import main_flow
 from orchestrate_s3 import main_flow_s3
 from taxi_duration import train_model
 from taxi_duration.data.month import Month
 from taxi_duration.flows.options import LocalOptions, S3Options, TrainingOptions
-from taxi_duration.flows.pipeline import TrainedRun, read_flow_day
-from taxi_duration.flows.plan import make_plan
+from taxi_duration.flows.train import TrainedRun, read_flow_day
 from tests.support.months import write_months
 from tests.support.runs import Run, read_logs, read_report_artifact, read_task_runs, run_local
 from tests.support.web import Tlc

@@ -21,7 +21,7 @@ from prefect.states import Crashed, Failed
 import orchestrate
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
-from taxi_duration.flows.heartbeats import TAG
+from taxi_duration.flows.server import TAG
 from taxi_duration.operations import watching
 from taxi_duration.operations.hooks import tell
 from taxi_duration.settings import AlertSettings, read_settings

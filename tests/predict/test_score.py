@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 from taxi_duration import DataError, FeatureSet, InputError, load_model, train_model
 from taxi_duration.data.schema import CABS
-from taxi_duration.flows.scoring_plan import Scored
+from taxi_duration.flows.predict import Scored
 from taxi_duration.model.directory import save_model
 from taxi_duration.model.training import Training
 from taxi_duration.predict.reader import TextColumns

@@ -1,17 +1,20 @@
-"""What a scoring is about: its options, checked before any work, and where its trips are."""
+"""The batch prediction: every trip of a file or a month, by the champion or another model.
+
+`python -m taxi_duration predict` does the same without a flow, and without Prefect's server.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import cast
+from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
 
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import MonthFile
@@ -19,67 +22,22 @@ from taxi_duration.data.schema import Cab, check_month, get_cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import InputError
 from taxi_duration.files import check_writable
-from taxi_duration.flows.options import CabName, DataDirectory, Offline, check_path
+from taxi_duration.flows.options import PREDICT_FLOW, ScoringOptions, takes
+from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, SCORING_KEY, download_month, show_progress
+from taxi_duration.flows.train import read_flow_day
+from taxi_duration.operations.hooks import tell
 from taxi_duration.predict.reader import check_input
 from taxi_duration.predict.score import NamedModel, Progress, Tally, score_trips
 from taxi_duration.predict.writer import check_apart, check_output
+from taxi_duration.registry.named_model import load_named_model
+from taxi_duration.reports.markdown import make_table
 
-
-def _read_model_name(value: object) -> str:
-    # A version comes as a number from a deployment's parameters.
-    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise InputError(
-            f"model {value!r} is no name of one: give champion, the number of a version, or a "
-            "model directory."
-        )
-    return str(value)
-
-
-ModelName = Annotated[
-    str | int,
-    BeforeValidator(_read_model_name),
-    Field(description="the model: champion, the number of a version, or a model directory"),
-]
-Input = Annotated[
-    str,
-    BeforeValidator(check_path),
-    Field(
-        min_length=1,
-        description="trips to score: a parquet or CSV file with the TLC's columns, or a month, "
-        "YYYY-MM, downloaded when absent",
-    ),
-]
-Output = Annotated[
-    Path,
-    BeforeValidator(check_path),
-    Field(description="parquet or CSV file the predictions are written to"),
-]
-IdColumn = Annotated[
-    Annotated[str, Field(min_length=1)] | None,
-    Field(
-        description="column of the input that is copied to the predictions as id; by default id is "
-        "the row's number, from 0"
-    ),
-]
-
-
-class ScoringOptions(BaseModel):
-    """The options of a scoring."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    input: Input
-    output: Output
-    model: ModelName = "champion"
-    cab: CabName = "green"
-    data_dir: DataDirectory = Path("data")
-    offline: Offline = False
-    id_column: IdColumn = None
+ARTIFACT_KEY = "predictions"
 
 
 @dataclass(frozen=True)
 class ScoringPlan:
-    """A scoring whose options were checked: its trips are in a file, or those of a month."""
+    """A batch prediction whose options were checked: of the trips of a file, or of a month."""
 
     cab: Cab
     model: str
@@ -90,14 +48,14 @@ class ScoringPlan:
 
 
 def plan_scoring(options: ScoringOptions, today: date) -> ScoringPlan:
-    """Find out before any work what of a scoring will not go.
+    """Check the options of a batch prediction before any work, and find its trips.
 
     Raises:
-        InputError: the input is absent or of an unknown kind, or the output cannot be one.
+        InputError: the input is missing or of an unknown kind, or the output cannot be written.
         DataError: the month is absent and `offline` is set, or its file is none of this cab type.
     """
     cab, output = get_cab(options.cab), options.output
-    with _name_path_errors():
+    try:
         check_writable(check_output(output).parent, "directory of the output")
         months = LocalMonths(cab, options.data_dir, options.offline)
         trips = _find_trips(options.input)
@@ -107,19 +65,12 @@ def plan_scoring(options: ScoringOptions, today: date) -> ScoringPlan:
             check_apart(output, options.data_dir / trips.file_name(cab.name))
         else:
             check_apart(output, trips)
-    return ScoringPlan(cab, str(options.model), trips, months, output, options.id_column)
-
-
-@contextmanager
-def _name_path_errors() -> Iterator[None]:
-    """Turn what the operating system says of a path, such as that it is too long, into ours."""
-    try:
-        yield
-    except OSError as error:
+    except OSError as error:  # such as a path that is too long
         raise InputError(
-            f"{error.filename} cannot be looked at ({error.strerror or error}): name another path, "
-            "or give yourself permission."
+            f"{error.filename} cannot be looked at ({error.strerror or error})",
+            "name another path, or give yourself permission",
         ) from error
+    return ScoringPlan(cab, str(options.model), trips, months, output, options.id_column)
 
 
 def _find_trips(text: str) -> Path | Month:
@@ -132,7 +83,7 @@ def _find_trips(text: str) -> Path | Month:
 
 @dataclass(frozen=True)
 class Scored:
-    """What was scored, by which model, and what came out."""
+    """Which trips were scored, by which model, and the counts."""
 
     trips: Path
     output: Path
@@ -142,7 +93,7 @@ class Scored:
     seconds: float
 
     def list_figures(self) -> list[tuple[str, str]]:
-        """Each figure's name and value, as a reader sees them."""
+        """Return each figure's name and value, as a reader sees them."""
         tally, found = self.tally, self.tally.evaluation
         is_version = self.version != self.model_id
         if found:
@@ -179,7 +130,7 @@ def _count_rows(number: int) -> str:
 def score(
     plan: ScoringPlan, named: NamedModel, file: Path | MonthFile, report: Progress | None = None
 ) -> Scored:
-    """Score the trips of a plan, once they are here.
+    """Score the trips of a plan, once they are on this disk.
 
     Raises:
         TaxiDurationError: as `score_trips`.
@@ -191,3 +142,60 @@ def score(
     )
     seconds = time.perf_counter() - begun
     return Scored(path, plan.output, named.model_id, named.version, tally, seconds)
+
+
+@flow(name=PREDICT_FLOW, on_failure=[tell], on_crashed=[tell])
+@takes(ScoringOptions)
+def predict(options: ScoringOptions) -> Scored:
+    """Predict the minutes of every trip of a file, or of a month of the TLC.
+
+    What `python -m taxi_duration predict` does, as a flow.
+    """
+    plan = plan_scoring(options, read_flow_day())
+    named = load_model_in_use(plan.model, plan.cab)
+    trips = plan.trips
+    file = download_month(plan.months, trips) if isinstance(trips, Month) else trips
+    scored = predict_trips(plan, named, file)
+    publish_predictions(scored)
+    return scored
+
+
+@task(name="load-model", **IN_MEMORY, **RETRIES)
+def load_model_in_use(name: str, cab: Cab) -> NamedModel:
+    """Load the model that was named."""
+    named = load_named_model(name, cab)
+    get_run_logger().info("model %s is %s", name, named.model_id)
+    return named
+
+
+@task(name="predict-trips", **IN_MEMORY)
+def predict_trips(plan: ScoringPlan, named: NamedModel, file: Path | MonthFile) -> Scored:
+    """Write a prediction for every trip."""
+    with show_progress("predict", SCORING_KEY) as report:
+        scored = score(plan, named, file, report)
+    for name, figure in scored.list_figures():
+        get_run_logger().info("%s: %s", name, figure)
+    get_run_logger().info(
+        "predictions are in %s, made at %s rows a second",
+        scored.output,
+        f"{scored.rows_a_second:,.0f}",
+    )
+    return scored
+
+
+@task(name="publish-predictions", **IN_MEMORY)
+def publish_predictions(scored: Scored) -> UUID:
+    """Publish what was counted as a markdown artifact."""
+    artifact_id = create_markdown_artifact(
+        render_markdown(scored),
+        key=ARTIFACT_KEY,
+        description=f"{scored.tally.rows:,} rows of {scored.trips.name} by {scored.version}",
+    )
+    get_run_logger().info("counts published as artifact %s", ARTIFACT_KEY)
+    return cast(UUID, artifact_id)  # Prefect types it as if it were awaited
+
+
+def render_markdown(scored: Scored) -> str:
+    """Return the markdown shown in Prefect."""
+    table = make_table(["", ""], [list(figure) for figure in scored.list_figures()])
+    return f"# Predictions of {scored.trips.name}\n\nThey are in `{scored.output}`.\n\n{table}"

@@ -1,10 +1,11 @@
-"""The training run that both flows share: which tasks, in which order."""
+"""A training run: its plan of months, and the tasks that both flows run in the same order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,18 +13,18 @@ from uuid import UUID
 from prefect import get_run_logger
 from prefect.runtime import flow_run
 
+from taxi_duration.data.month import Month, newest_published
 from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier, is_synthetic
-from taxi_duration.errors import SourceError, hide_credentials
+from taxi_duration.data.schema import Cab, check_month, get_cab
+from taxi_duration.errors import InputError, SourceError, hide_credentials
 from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import Report, build_report, outline_report
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
-from taxi_duration.flows import dead_runs
 from taxi_duration.flows.challenge import find_challenge, judge_candidate, promote_champion
-from taxi_duration.flows.plan import Plan
-from taxi_duration.flows.runners import open_runner
-from taxi_duration.flows.scale_out import Reducing, reduce_months
+from taxi_duration.flows.options import TrainingOptions
+from taxi_duration.flows.runners import Reducing, open_runner, reduce_months
 from taxi_duration.flows.tasks import (
     CleanMonth,
     Locate,
@@ -39,6 +40,7 @@ from taxi_duration.flows.tasks import (
     validate,
 )
 from taxi_duration.model.directory import identify_model, load_report
+from taxi_duration.model.features import FeatureSet, get_feature_set
 from taxi_duration.model.training import Training
 from taxi_duration.registry import tracking
 from taxi_duration.registry.registry import Promotion, read_past
@@ -55,6 +57,97 @@ from taxi_duration.settings import (
 
 SUMS_DIRECTORY = "sums"
 """Of the models directory: where months' sums are kept for the next run."""
+
+
+DASK_REQUIREMENT = "prefect-dask>=0.3.7,<1"
+
+
+def check_runner(runner: str | None, dask_address: str | None) -> None:
+    """Check that a Dask address comes with the dask runner, and that Dask is installed for it.
+
+    Raises:
+        InputError: one of them is not so.
+    """
+    if dask_address and runner != "dask":
+        raise InputError(f"dask_address {dask_address} is given", "give runner dask with it")
+    if runner == "dask" and find_spec("prefect_dask") is None:
+        raise InputError(
+            "runner dask needs prefect-dask, which is not installed",
+            f"pip install {DASK_REQUIREMENT!r}, on the workers too, or give another runner",
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The months and the model that a run's options come to on a given day."""
+
+    cab: Cab
+    train: tuple[Month, ...]
+    validation: Month
+    features: FeatureSet
+    alpha: float | None
+    no_cache: bool = False
+    runner: str | None = None
+    dask_address: str | None = None
+
+    @property
+    def alphas(self) -> tuple[float, ...]:
+        """Penalties that are tried, or the one that was given."""
+        return self.features.alphas if self.alpha is None else (self.alpha,)
+
+    @property
+    def months(self) -> tuple[Month, ...]:
+        return (*self.train, self.validation)
+
+    def reducing(self, locate: Locate, kept: Path, thresholds: Thresholds) -> Reducing:
+        """Return what reducing one of its months takes."""
+        is_elsewhere = self.runner == "dask"
+        return Reducing(
+            locate, self.cab, self.features, kept, thresholds, self.no_cache, is_elsewhere
+        )
+
+
+def make_plan(options: TrainingOptions, today: date) -> Plan:
+    """Return the months a run trains and validates on, and its model.
+
+    Without year and month, the last training month is the newest whose next month is published
+    on `today`.
+
+    Raises:
+        InputError: only one of year and month is given, or the cab type has no file of a month.
+    """
+    if (options.year is None) != (options.month is None):
+        given, absent = ("year", "month") if options.month is None else ("month", "year")
+        raise InputError(f"{given} is given without {absent}", "give both, or neither")
+    if options.year is None or options.month is None:
+        last = newest_published(today).shift(-1)
+    else:
+        last = Month(options.year, options.month)
+    cab, features = get_cab(options.cab), get_feature_set(options.features)
+    # Against the cab's first month before the window is laid out, which may reach before 2009.
+    check_month(cab, last)
+    if last.since(cab.first_month) < options.train_months - 1:
+        raise InputError(
+            f"train_months {options.train_months} reaches before {cab.name} month "
+            f"{cab.first_month} ({cab.first_month_reason})",
+            "give fewer",
+        )
+    if last.next > Month.of(today):
+        raise InputError(
+            f"month {last} cannot be trained on, as its validation month {last.next} has not begun",
+            f"give {newest_published(today).shift(-1)} or earlier",
+        )
+    check_runner(options.runner, options.dask_address)
+    return Plan(
+        cab,
+        last.window(options.train_months),
+        last.next,
+        features,
+        options.alpha,
+        options.no_cache,
+        options.runner,
+        options.dask_address,
+    )
 
 
 @dataclass(frozen=True)
@@ -83,13 +176,13 @@ def train(
         upload: copies the finished model directory elsewhere and says where.
     """
     thresholds, limits = read_settings(Thresholds), read_settings(StabilityLimits)
-    dead_runs.close_dead_runs()
     tracking.close_dead_runs()
     kept = models_directory / SUMS_DIRECTORY
     if plan.runner:
         with open_runner(plan.runner, plan.dask_address) as runner:
-            reducing = Reducing(locate, plan, kept, thresholds)
-            months = list(reduce_months(runner, reducing, plan.train))
+            months = list(
+                reduce_months(runner, plan.reducing(locate, kept, thresholds), plan.train)
+            )
         files = [download_month(locate, plan.validation)]
     else:
         months = []
@@ -109,7 +202,7 @@ def train(
     validation = validate(
         training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    verdict = judge_candidate(plan, validation, challenge)
+    verdict = judge_candidate(plan.months, validation, challenge)
     past = find_past(plan, is_made_up=is_synthetic(validation_file.path.name))
     report = describe_run(plan, months, training, validation, thresholds, verdict, past)
     directory = save_artifacts(models_directory, training.model, report)
@@ -137,10 +230,10 @@ def train(
 
 
 def check_settings(models_directory: Path) -> None:
-    """Refuse settings, or a models directory, that would stop any training.
+    """Check the settings, and that the models directory can be written.
 
     Raises:
-        InputError: naming the first.
+        InputError: one of them would stop any training; the message names the first.
     """
     for kind in (Thresholds, StabilityLimits, GateSettings, AlertSettings):
         read_settings(kind)
@@ -149,7 +242,7 @@ def check_settings(models_directory: Path) -> None:
 
 
 def outline_run(plan: Plan, files: Sequence[MonthFile], thresholds: Thresholds) -> Report:
-    """What is known of a run's report before it is trained; `files` are all of its months'."""
+    """Return what is known of a run's report before it is trained; `files` are all its months'."""
     return outline_report(
         cab=plan.cab.name,
         alphas=plan.alphas,
@@ -169,7 +262,7 @@ def describe_run(
     verdict: Verdict | None = None,
     past: Sequence[Mapping[str, Any]] = (),
 ) -> Report:
-    """The report of a training on months, oldest first, and of its validation.
+    """Return the report of a training on months, oldest first, and of its validation.
 
     Args:
         verdict, past: as in `build_report`.
@@ -206,7 +299,7 @@ def describe_run(
 
 
 def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:
-    """What earlier models came to on earlier months; nothing if the store cannot be asked."""
+    """Return the RMSE of earlier models on earlier months; nothing if the store fails."""
     try:
         return read_past(plan.cab, plan.validation, is_synthetic=is_made_up)
     except SourceError as error:
@@ -215,12 +308,12 @@ def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:
 
 
 def warn_of_drift(remarks: Remarks) -> None:
-    """Say what is beyond the limits of drift."""
+    """Log what is beyond the limits of drift."""
     for warning in remarks.warnings:
         get_run_logger().warning("%s", warning)
 
 
 def read_flow_day() -> date:
-    """The day the flow run was scheduled for, so that a late run picks the months it was due."""
+    """Return the day the flow run was scheduled for: a late run takes the months due then."""
     scheduled: datetime | None = flow_run.scheduled_start_time
     return (scheduled or datetime.now(UTC)).date()

@@ -1,0 +1,30 @@
+"""`python -m taxi_duration backfill`: what it prints at its end."""
+
+from __future__ import annotations
+
+from taxi_duration.cli.cli import describe_artifact_page, describe_mlflow_page
+from taxi_duration.errors import hide_credentials
+from taxi_duration.evaluation.walk_forward import list_rows
+from taxi_duration.flows.backfill import ARTIFACT_KEY, Backfill
+from taxi_duration.reports.terminal import draw_table
+from taxi_duration.settings import resolve_tracking_uri
+
+
+def summarise(done: Backfill) -> str:
+    """Return the table of a backfill as text, and where it can be seen."""
+    plan, common = done.plan, done.plan.common
+    header, rows = list_rows(done.steps)
+    shown = draw_table(header, rows, numbers=header[2:])
+    store = hide_credentials(resolve_tracking_uri())
+    return f"""
+{common.cab.name} trips, {common.features.name} features, {plan.span}; RMSE in minutes on each \
+month of a model
+trained on the {plan.before} before it
+{shown}
+
+  models            {done.models_directory / common.cab.name}
+  MLflow run        {plan.title}
+                    to see it: {describe_mlflow_page(done.mlflow_page, store)}
+  Prefect artifact  {ARTIFACT_KEY}
+                    to see it: {describe_artifact_page(done.artifact_id)}
+"""
