@@ -14,10 +14,10 @@ from taxi_duration.flows.scoring_plan import (
     Scored,
     ScoringOptions,
     ScoringPlan,
+    load_named_model,
     plan_scoring,
     score,
 )
-from taxi_duration.registry.named_model import load_named_model
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,15 +1,15 @@
 """The backfill flow: train and validate month by month over a span, as far as not done before.
 
-What is finished is found by its model directory, whose name follows from the months' bytes, the
-parameters and the code. So a backfill that was killed goes on where it was, and one over a month
-that was published anew does that month again.
+What is finished is found by its model directory, whose name follows from the training months'
+bytes, the parameters and the code. So a backfill that was killed goes on where it was, and one over
+a month that was published anew does that month again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from prefect.task_runners import TaskRunner
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import ModelError, SourceError, TaxiDurationError, hide_credentials
+from taxi_duration.evaluation.report import Report, load_report
 from taxi_duration.evaluation.stability import warn_of_shifts
 from taxi_duration.flows import dead_runs
 from taxi_duration.flows.backfill_report import ARTIFACT_KEY, Backfill, render_markdown
@@ -42,7 +43,7 @@ from taxi_duration.flows.pipeline import (
     SUMS_DIRECTORY,
     check_settings,
     describe_run,
-    outline_run,
+    identify_run,
     read_flow_day,
     warn_of_drift,
 )
@@ -71,15 +72,17 @@ from taxi_duration.flows.walk_forward import (
     FromMonth,
     Step,
     ToMonth,
+    list_rows,
+    list_series,
     plan_backfill,
 )
-from taxi_duration.model.directory import is_whole, load_model, load_report, locate_model
+from taxi_duration.model.directory import is_whole, load_model
 from taxi_duration.model.model import DurationModel
 from taxi_duration.operations.hooks import tell
-from taxi_duration.registry import tracking
-from taxi_duration.registry.backfill_run import log_backfill
-from taxi_duration.registry.registry import Champion, load_champion, settle
+from taxi_duration.registry.resolve import FoundModel, load_champion
+from taxi_duration.registry.runs import log_backfill
 from taxi_duration.reports.card import Remarks
+from taxi_duration.reports.markdown import make_table
 from taxi_duration.reports.plots import plot_rmse_by_month
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 
@@ -143,7 +146,6 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
             before are finished.
     """
     dead_runs.close_dead_runs()
-    tracking.close_dead_runs()
     common = plan.common
     champion = find_champion(common.cab)
     progress = BackfillProgress(plan)
@@ -196,14 +198,18 @@ def _begin(
     """Fit one training and have it validated, unless its model is there; what is left to do."""
     *train, validated = months
     files = [month.file for month in (*train, validated)]
-    outline = outline_run(plan, files, reducing.thresholds)
     notices = [notice for file in files for notice in file.notices]
-    directory = locate_model(models_directory, outline, plan.features)
+    directory = models_directory / identify_run(plan, files[:-1])
     if not plan.no_cache and is_whole(directory):
-        get_run_logger().info(
-            "%s: reused, its model was finished before: %s", plan.validation, directory
-        )
-        return partial(_log, plan, load_model(directory), directory, notices)
+        report = load_report(directory)
+        # A month that was published anew, or another contract, validates the same model anew.
+        if report["inputs"] == {file.path.name: file.sha256 for file in files} and (
+            report["thresholds"] == reducing.thresholds.model_dump()
+        ):
+            get_run_logger().info(
+                "%s: reused, its model was finished before: %s", plan.validation, directory
+            )
+            return partial(_log, plan, load_model(directory), directory, report, notices)
     window = build_features(train, plan.features)
     training = train_regression(window.sums, plan.alpha)
     validating = submit_validation(
@@ -214,15 +220,14 @@ def _begin(
         validation = validating.result()
         report = describe_run(plan, train, training, validation, reducing.thresholds)
         directory = save_artifacts(models_directory, training.model, report)
-        return _log(plan, training.model, directory, notices)
+        return _log(plan, training.model, directory, report, notices)
 
     return finish
 
 
-def find_champion(cab: Cab) -> Champion | None:
+def find_champion(cab: Cab) -> FoundModel | None:
     """Load the champion to compare models with; say so if there is one that cannot be had."""
     try:
-        settle(cab)
         return load_champion(cab)
     except (SourceError, ModelError) as error:
         get_run_logger().warning("models are not compared with the champion: %s", error)
@@ -230,7 +235,7 @@ def find_champion(cab: Cab) -> Champion | None:
 
 
 def _begin_champion(
-    champion: Champion,
+    champion: FoundModel,
     runner: TaskRunner[Any],
     validated: CleanMonth,
     reducing: Reducing,
@@ -248,8 +253,13 @@ def _begin_champion(
     return finish_both
 
 
-def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[str]) -> Step:
-    report = load_report(directory)
+def _log(
+    plan: Plan,
+    model: DurationModel,
+    directory: Path,
+    report: Report,
+    notices: Sequence[str],
+) -> Step:
     limits = read_settings(StabilityLimits)
     remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
     warn_of_drift(remarks)
@@ -272,7 +282,22 @@ def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[st
 @task(name="log-backfill", **IN_MEMORY, **RETRIES)
 def log_backfill_to_mlflow(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
     """Log the backfill as one MLflow run; trying again finds what was done."""
-    page = log_backfill(plan, steps, plot)
+    common, months = plan.common, plan.months
+    page = log_backfill(
+        plan.title,
+        {
+            "cab": common.cab.name,
+            "features": common.features.name,
+            "alphas": ",".join(f"{alpha:g}" for alpha in common.alphas),
+            "from": str(months[0]),
+            "to": str(months[-1]),
+            "train_months": str(len(common.train)),
+        },
+        [asdict(step) for step in steps],
+        list_series(steps),
+        make_table(*list_rows(steps)),
+        plot,
+    )
     get_run_logger().info("backfill of %s months is MLflow run %s", len(steps), page)
     return page
 

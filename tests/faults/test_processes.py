@@ -44,7 +44,7 @@ ARGUMENTS = (
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
 WITHIN_FIT = "taxi_duration.flows.tasks:fit_window"
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
+WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 KILLED_AS_ITS_SERVER_STARTS = """
 import os, signal, subprocess
 from taxi_duration.flows.embedded_server import have_prefect_server
