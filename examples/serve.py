@@ -13,7 +13,7 @@ import pandas as pd
 from fastapi import FastAPI, HTTPException
 
 from taxi_duration import DataError, ModelError, load_model
-from taxi_duration.model.directory import load_report
+from taxi_duration.evaluation.report import load_report
 
 directory = Path(os.environ["TAXI_MODEL"])
 model, model_id = load_model(directory), load_report(directory)["model_id"]

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from taxi_duration.cli import predict_command, registry_commands, reproduce_command
+from taxi_duration.cli import predict_command, registry, reproduce
 from taxi_duration.cli.backfill import summarise
 from taxi_duration.cli.cli import add_flags, end_in_one_line, name_server_errors, run_flow
 from taxi_duration.data.bucket import (
@@ -55,8 +55,8 @@ def main() -> int:
     )
     add_options(doctor)
     doctor.set_defaults(run=report)
-    registry_commands.add_commands(commands)
-    reproduce_command.add_command(commands)
+    registry.add_commands(commands)
+    reproduce.add_command(commands)
     arguments = parser.parse_args()
     return end_in_one_line(lambda: arguments.run(arguments))
 

@@ -28,7 +28,7 @@ from taxi_duration.flows.options import Options, read_options
 from taxi_duration.flows.server import have_heartbeats, have_prefect_server, is_temporary
 from taxi_duration.flows.tasks import ARTIFACT_KEY
 from taxi_duration.flows.train import TrainedRun
-from taxi_duration.registry.tracking import REGISTERED_MODEL
+from taxi_duration.registry.runs import REGISTERED_MODEL
 from taxi_duration.reports.card import outline
 
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")

@@ -9,9 +9,14 @@ from pathlib import Path
 from taxi_duration.cli.cli import add_flags
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.flows.options import ScoringOptions, read_options
-from taxi_duration.flows.predict import Scored, ScoringPlan, plan_scoring, score
+from taxi_duration.flows.predict import (
+    Scored,
+    ScoringPlan,
+    load_named_model,
+    plan_scoring,
+    score,
+)
 from taxi_duration.flows.tasks import SCORING_KEY, show_progress
-from taxi_duration.registry.named_model import load_named_model
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

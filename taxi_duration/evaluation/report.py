@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,10 +17,12 @@ import numpy.typing as npt
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import is_synthetic
+from taxi_duration.errors import ModelError, describe
 from taxi_duration.evaluation.gate import Verdict, describe_slices
 from taxi_duration.evaluation.residuals import ErrorAnalysis
 from taxi_duration.evaluation.stability import Shift
 from taxi_duration.model.baselines import Predict
+from taxi_duration.model.directory import REPORT_FILE, RESTORE, read_file
 from taxi_duration.model.features import ZONES, Floats
 from taxi_duration.model.month_sums import Profile
 from taxi_duration.model.training import Training
@@ -197,6 +202,58 @@ def outline_report(
         "thresholds": thresholds.model_dump(),
         "versions": read_versions(),
     }
+
+
+def load_report(directory: str | Path) -> Report:
+    """Load the report of a model directory, its hash verified.
+
+    Raises:
+        ModelError: the directory or its report is missing or altered, or is no report.
+    """
+    return read_report(read_file(directory, REPORT_FILE), str(Path(directory, REPORT_FILE)))
+
+
+def read_report(content: bytes, place: str) -> Report:
+    """Return the report that a file holds.
+
+    Args:
+        place: where it lies, for the message.
+
+    Raises:
+        ModelError: it is no report.
+    """
+    try:
+        report = json.loads(content)
+        if not isinstance(report, dict):
+            raise TypeError(f"it is a JSON {type(report).__name__}, not an object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ModelError(f"{place} is not a report ({describe(error)})", RESTORE) from error
+    return report
+
+
+def check_finite(report: Report) -> None:
+    """Refuse a report in which a figure is NaN or infinite: such a model predicts nothing.
+
+    Raises:
+        ModelError: naming each such figure.
+    """
+    wrong = [f"{place} is {value}" for place, value in _walk(report) if not math.isfinite(value)]
+    if wrong:
+        raise ModelError(
+            f"{', '.join(wrong)}, so this model is neither saved nor logged",
+            f"a number among the trips of {', '.join(report['inputs'])} is too large to compute "
+            "with. Look for it there, or train on other months",
+        )
+
+
+def _walk(content: object, place: str = "") -> Iterator[tuple[str, float]]:
+    """Yield every floating-point number in a report, and where it is, as `validation.rmse`."""
+    if isinstance(content, float):
+        yield place, content
+    elif isinstance(content, dict | list | tuple):
+        inside = content.items() if isinstance(content, dict) else enumerate(content)
+        for name, value in inside:
+            yield from _walk(value, f"{place}.{name}" if place else str(name))
 
 
 def explain_promotion(report: Report) -> str:

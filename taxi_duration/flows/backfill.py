@@ -1,15 +1,15 @@
 """The backfill flow: train and validate month by month over a span, as far as not done before.
 
-What is finished is found by its model directory, whose name follows from the months' bytes, the
-parameters and the code. So a backfill that was killed goes on where it was, and one over a month
-that was published anew does that month again.
+What is finished is found by its model directory, whose name follows from the training months'
+bytes, the parameters and the code. So a backfill that was killed goes on where it was, and one over
+a month that was published anew does that month again.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -30,8 +30,9 @@ from taxi_duration.errors import (
     TaxiDurationError,
     hide_credentials,
 )
+from taxi_duration.evaluation.report import Report, load_report
 from taxi_duration.evaluation.stability import warn_of_shifts
-from taxi_duration.evaluation.walk_forward import Step, list_rows
+from taxi_duration.evaluation.walk_forward import Step, list_rows, list_series
 from taxi_duration.flows.options import BACKFILL_FLOW, BackfillOptions, takes
 from taxi_duration.flows.runners import (
     Reducing,
@@ -58,17 +59,16 @@ from taxi_duration.flows.train import (
     check_runner,
     check_settings,
     describe_run,
-    outline_run,
+    identify_run,
     read_flow_day,
     warn_of_drift,
 )
-from taxi_duration.model.directory import is_whole, load_model, load_report, locate_model
+from taxi_duration.model.directory import is_whole, load_model
 from taxi_duration.model.features import get_feature_set
 from taxi_duration.model.model import DurationModel
 from taxi_duration.operations.hooks import tell
-from taxi_duration.registry import tracking
-from taxi_duration.registry.backfill_run import log_backfill
-from taxi_duration.registry.registry import Champion, load_champion, settle
+from taxi_duration.registry.resolve import FoundModel, load_champion
+from taxi_duration.registry.runs import log_backfill
 from taxi_duration.reports.card import Remarks
 from taxi_duration.reports.markdown import embed_png, make_table
 from taxi_duration.reports.plots import plot_rmse_by_month
@@ -222,7 +222,6 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
         TaxiDurationError: a month, or a model's way to the disk or to MLflow, failed; the steps
             before are finished.
     """
-    tracking.close_dead_runs()
     common = plan.common
     champion = find_champion(common.cab)
     progress = _Progress(plan)
@@ -275,14 +274,18 @@ def _begin(
     """Fit one training and have it validated, unless its model exists; return the rest."""
     *train, validated = months
     files = [month.file for month in (*train, validated)]
-    outline = outline_run(plan, files, reducing.thresholds)
     notices = [notice for file in files for notice in file.notices]
-    directory = locate_model(models_directory, outline, plan.features)
+    directory = models_directory / identify_run(plan, files[:-1])
     if not plan.no_cache and is_whole(directory):
-        get_run_logger().info(
-            "%s: reused, its model was finished before: %s", plan.validation, directory
-        )
-        return partial(_log, plan, load_model(directory), directory, notices)
+        report = load_report(directory)
+        # A month that was published anew, or another contract, validates the same model anew.
+        if report["inputs"] == {file.path.name: file.sha256 for file in files} and (
+            report["thresholds"] == reducing.thresholds.model_dump()
+        ):
+            get_run_logger().info(
+                "%s: reused, its model was finished before: %s", plan.validation, directory
+            )
+            return partial(_log, plan, load_model(directory), directory, report, notices)
     window = build_features(train, plan.features)
     training = train_regression(window.sums, plan.alpha)
     validating = submit(
@@ -298,15 +301,14 @@ def _begin(
         validation = validating.result()
         report = describe_run(plan, train, training, validation, reducing.thresholds)
         directory = save_artifacts(models_directory, training.model, report)
-        return _log(plan, training.model, directory, notices)
+        return _log(plan, training.model, directory, report, notices)
 
     return finish
 
 
-def find_champion(cab: Cab) -> Champion | None:
+def find_champion(cab: Cab) -> FoundModel | None:
     """Return the champion to compare models with; log why it cannot be loaded."""
     try:
-        settle(cab)
         return load_champion(cab)
     except (SourceError, ModelError) as error:
         get_run_logger().warning("models are not compared with the champion: %s", error)
@@ -314,7 +316,7 @@ def find_champion(cab: Cab) -> Champion | None:
 
 
 def _begin_champion(
-    champion: Champion,
+    champion: FoundModel,
     runner: TaskRunner[Any],
     validated: CleanMonth,
     reducing: Reducing,
@@ -334,8 +336,13 @@ def _begin_champion(
     return finish_both
 
 
-def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[str]) -> Step:
-    report = load_report(directory)
+def _log(
+    plan: Plan,
+    model: DurationModel,
+    directory: Path,
+    report: Report,
+    notices: Sequence[str],
+) -> Step:
     limits = read_settings(StabilityLimits)
     remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
     warn_of_drift(remarks)
@@ -359,15 +366,21 @@ def _log(plan: Plan, model: DurationModel, directory: Path, notices: Sequence[st
 def log_backfill_to_mlflow(plan: BackfillPlan, steps: Sequence[Step], plot: bytes) -> str:
     """Log the backfill as one MLflow run; trying again finds what was done."""
     common, months = plan.common, plan.months
-    params = {
-        "cab": common.cab.name,
-        "features": common.features.name,
-        "alphas": ",".join(f"{alpha:g}" for alpha in common.alphas),
-        "from": str(months[0]),
-        "to": str(months[-1]),
-        "train_months": str(len(common.train)),
-    }
-    page = log_backfill(plan.title, params, steps, plot)
+    page = log_backfill(
+        plan.title,
+        {
+            "cab": common.cab.name,
+            "features": common.features.name,
+            "alphas": ",".join(f"{alpha:g}" for alpha in common.alphas),
+            "from": str(months[0]),
+            "to": str(months[-1]),
+            "train_months": str(len(common.train)),
+        },
+        [asdict(step) for step in steps],
+        list_series(steps),
+        make_table(*list_rows(steps)),
+        plot,
+    )
     get_run_logger().info("backfill of %s months is MLflow run %s", len(steps), page)
     return page
 

@@ -29,7 +29,7 @@ from taxi_duration.operations.hooks import tell
 from taxi_duration.predict.reader import check_input
 from taxi_duration.predict.score import NamedModel, Progress, Tally, score_trips
 from taxi_duration.predict.writer import check_apart, check_output
-from taxi_duration.registry.named_model import load_named_model
+from taxi_duration.registry.resolve import find_model
 from taxi_duration.reports.markdown import make_table
 
 ARTIFACT_KEY = "predictions"
@@ -125,6 +125,12 @@ class Scored:
 
 def _count_rows(number: int) -> str:
     return f"{number:,} row{'' if number == 1 else 's'}"
+
+
+def load_named_model(name: str, cab: Cab) -> NamedModel:
+    """Load the model that `find_model` finds by a name."""
+    found = find_model(name, cab)
+    return NamedModel(found.model, found.model_id, found.version or found.model_id)
 
 
 def score(

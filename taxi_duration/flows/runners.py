@@ -43,9 +43,9 @@ from taxi_duration.flows.tasks import (
     validate,
 )
 from taxi_duration.model.baselines import Baselines
-from taxi_duration.model.directory import TRAINING_CODE
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel
+from taxi_duration.model.training import TRAINING_CODE
 from taxi_duration.settings import LOOPBACK, Thresholds
 from taxi_duration.version import identify_code
 

@@ -7,6 +7,7 @@ its inputs, and a server may be set to persist results.
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
@@ -47,19 +48,26 @@ from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.evaluate import score_predictors
-from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.report import Report, check_finite
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.model.baselines import Baselines, ZonePairMedians
-from taxi_duration.model.directory import save_model
+from taxi_duration.model.directory import (
+    CARD_FILE,
+    PAGE_FILE,
+    REPORT_FILE,
+    dump_json,
+    save_model,
+)
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.month_sums import Profile, load_sums, recall_month
 from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
-from taxi_duration.registry.registry import Champion
-from taxi_duration.registry.tracking import REGISTERED_MODEL, TrackedRun, log_training
+from taxi_duration.registry.resolve import FoundModel
+from taxi_duration.registry.runs import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.regression.metrics import Evaluation
-from taxi_duration.reports.card import Remarks, render_markdown
+from taxi_duration.reports.card import Remarks, render_html, render_markdown
+from taxi_duration.reports.model_card import render_model_card
 from taxi_duration.settings import Thresholds
 
 Locate = Callable[[Month, Progress | None], MonthFile]
@@ -309,7 +317,7 @@ def validate(
     file: MonthFile,
     cab: Cab,
     thresholds: Thresholds,
-    champion: Champion | None = None,
+    champion: FoundModel | None = None,
 ) -> Validation:
     """Score the model, its baselines and the champion on the validation month."""
     predictors = {MODEL: model.predict_clean, **baselines.predictors}
@@ -333,8 +341,16 @@ def validate(
 
 @task(name="save-artifacts", **IN_MEMORY)
 def save_artifacts(models_directory: Path, model: DurationModel, report: Report) -> Path:
-    """Write the model directory, whole."""
-    directory = save_model(models_directory, model, report)
+    """Write the model directory, whole; what is there already of the same training stays."""
+    check_finite(report)
+    written = dump_json(report)
+    said = json.loads(written)  # just as it reads back
+    files = {
+        REPORT_FILE: written,
+        PAGE_FILE: render_html(said).encode(),
+        CARD_FILE: render_model_card(said).encode(),
+    }
+    directory = save_model(models_directory, report["model_id"], model, files)
     get_run_logger().info("model and report are in %s", directory)
     return directory
 

@@ -18,7 +18,7 @@ from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier, is
 from taxi_duration.data.schema import Cab, check_month, get_cab
 from taxi_duration.errors import InputError, SourceError, hide_credentials
 from taxi_duration.evaluation.gate import Verdict
-from taxi_duration.evaluation.report import Report, build_report, outline_report
+from taxi_duration.evaluation.report import Report, build_report, load_report, read_versions
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
@@ -39,12 +39,10 @@ from taxi_duration.flows.tasks import (
     upload_artifacts,
     validate,
 )
-from taxi_duration.model.directory import identify_model, load_report
 from taxi_duration.model.features import FeatureSet, get_feature_set
-from taxi_duration.model.training import Training
-from taxi_duration.registry import tracking
-from taxi_duration.registry.registry import Promotion, read_past
-from taxi_duration.registry.tracking import TrackedRun
+from taxi_duration.model.training import Training, identify_training
+from taxi_duration.registry.champion import Promotion, read_past
+from taxi_duration.registry.runs import TrackedRun
 from taxi_duration.reports.card import Remarks
 from taxi_duration.settings import (
     AlertSettings,
@@ -176,7 +174,6 @@ def train(
         upload: copies the finished model directory elsewhere and says where.
     """
     thresholds, limits = read_settings(Thresholds), read_settings(StabilityLimits)
-    tracking.close_dead_runs()
     kept = models_directory / SUMS_DIRECTORY
     if plan.runner:
         with open_runner(plan.runner, plan.dask_address) as runner:
@@ -196,18 +193,18 @@ def train(
     ]
     window = build_features(months, plan.features)
     training = train_regression(window.sums, plan.alpha)
-    known = [*(month.file for month in months), validation_file]
-    outline = outline_run(plan, known, thresholds)
-    challenge = find_challenge(plan.cab, outline, plan.features, read_settings(GateSettings))
+    model_id = identify_run(plan, [month.file for month in months])
+    challenge = find_challenge(plan.cab, model_id, read_settings(GateSettings))
     validation = validate(
         training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    verdict = judge_candidate(plan.months, validation, challenge)
+    verdict = None if challenge.is_champion else judge_candidate(plan.months, validation, challenge)
     past = find_past(plan, is_made_up=is_synthetic(validation_file.path.name))
     report = describe_run(plan, months, training, validation, thresholds, verdict, past)
     directory = save_artifacts(models_directory, training.model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
-    report = load_report(directory)  # as the run that was first to save this model has it
+    if challenge.is_champion:
+        report = load_report(directory)  # with what was said of it when it became champion
     notices = [notice for month in months for notice in month.file.notices]
     notices += validation.file.notices
     remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
@@ -218,8 +215,8 @@ def train(
         publish_report(report, f"none. {hide_credentials(str(error))}", location, remarks)
         raise
     try:
-        promoted = report["gate"]["is_promoted"]
-        promotion = promote_champion(plan.cab, tracked, report) if promoted else None
+        is_promoted = challenge.is_champion or report["gate"]["is_promoted"]
+        promotion = promote_champion(plan.cab, tracked, report) if is_promoted else None
     except Exception as error:
         failed = replace(remarks, promotion=f"Not promoted yet. {hide_credentials(str(error))}")
         publish_report(report, tracked.describe(), location, failed)
@@ -241,16 +238,10 @@ def check_settings(models_directory: Path) -> None:
     check_writable(models_directory, "models directory")
 
 
-def outline_run(plan: Plan, files: Sequence[MonthFile], thresholds: Thresholds) -> Report:
-    """Return what is known of a run's report before it is trained; `files` are all its months'."""
-    return outline_report(
-        cab=plan.cab.name,
-        alphas=plan.alphas,
-        train=plan.train,
-        validation=plan.validation,
-        inputs={file.path.name: file.sha256 for file in files},
-        thresholds=thresholds,
-    )
+def identify_run(plan: Plan, files: Sequence[MonthFile]) -> str:
+    """Return the identity of a run's training; `files` are the training months'."""
+    inputs = {file.month: file.sha256 for file in files}
+    return identify_training(plan.cab.name, plan.features, plan.alphas, inputs, read_versions())
 
 
 def describe_run(
@@ -295,7 +286,7 @@ def describe_run(
         verdict=verdict,
         past=past,
     )
-    return {"model_id": identify_model(report, plan.features), **report}
+    return {"model_id": identify_run(plan, [month.file for month in months]), **report}
 
 
 def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:

@@ -13,26 +13,31 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
-from taxi_duration.errors import ModelError
-from taxi_duration.evaluation.report import Report
-from taxi_duration.files import flush_to_disk, hash_file, stage, sweep
+from taxi_duration.errors import ModelError, describe
+from taxi_duration.files import flush_to_disk, stage, sweep
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel
-from taxi_duration.reports.card import render_html
-from taxi_duration.reports.model_card import render_model_card
-from taxi_duration.version import identify_code
+
+MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
+PAGE_FILE, CARD_FILE = "report.html", "README.md"
+NEEDED = (MODEL_FILE, REPORT_FILE)
+"""What a model is used from; the others are for people."""
+FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
+"""What a manifest names; any other file in the directory is never read."""
+MODEL_FORMAT = 3
+
+RESTORE = "restore it, or train the model again"
 
 
 def dump_model(model: DurationModel) -> bytes:
-    """A model's file, which has the same bytes whenever and wherever the model is written.
+    """Return a model's file, which has the same bytes whenever and wherever the model is written.
 
     skops numbers what it finds, and names its files, by addresses in memory; and it dates them.
     """
@@ -63,7 +68,7 @@ def dump_model(model: DurationModel) -> bytes:
 
 
 def read_model(content: bytes) -> DurationModel:
-    """The model of such a file; nothing in it is run: it holds numbers, names and known types."""
+    """Return the model of such a file, of which nothing is run: it holds known types alone."""
     import skops.io
 
     return _from_state(skops.io.loads(content, trusted=[]))
@@ -95,93 +100,37 @@ def _from_state(state: dict[str, Any]) -> DurationModel:
     return DurationModel.from_pipeline(feature_set, state["alpha"], state["pipeline"])
 
 
-MODEL_FILE, REPORT_FILE, MANIFEST_FILE = "model.skops", "report.json", "manifest.json"
-PAGE_FILE, CARD_FILE = "report.html", "README.md"
-NEEDED = (MODEL_FILE, REPORT_FILE)
-"""What a model is used from; the others are for people."""
-FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
-"""What a manifest names; any other file in the directory is never read."""
-MODEL_FORMAT = 3
+def save_model(
+    models_directory: Path, model_id: str, model: DurationModel, files: Mapping[str, bytes]
+) -> Path:
+    """Write a model and what is said of it to their directory, or find them there already.
 
-TRAINING_CODE = "taxi_duration.model.training"
-"""The module that trains: what it imports is the code that a model depends on."""
-
-
-def identify_model(report: Report, features: FeatureSet) -> str:
-    """The identity of a run's model, `<cab>/<last training month>-<id>`.
-
-    The id follows from what a run was given, not from what came out. Equal inputs, parameters,
-    code and champions to beat give equal ids, so that a repeated run finds its own model again.
+    The first to write stays: what is there whole came of the same training, even if its figures
+    differ in their last digits.
 
     Args:
-        report: the run's, or as much of it as `outline_report` gives; `gate` is what it was judged
-            by, if it was.
-    """
-    identity = {
-        "cab": report["cab"],
-        "features": [features.name, features.terms, features.bounds],
-        "alphas": report["alphas"],
-        "months": [*report["train"]["months"], report["validation"]["month"]],
-        "inputs": report["inputs"],
-        "thresholds": report.get("thresholds"),
-        "gate": _identify_gate(report.get("gate")),
-        "versions": report["versions"],
-        "code": identify_code(TRAINING_CODE),
-    }
-    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{report['cab']}/{report['train']['months'][-1]}-{run_id}"
-
-
-def identify_training(report: Report) -> str:
-    """What a training is whoever it is judged against and whatever code it is made by."""
-    training = {
-        "cab": report["cab"],
-        "features": report["features"],
-        "alphas": report["alphas"],
-        "months": report["train"]["months"],
-        "inputs": report["inputs"],
-    }
-    return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _identify_gate(gate: Mapping[str, Any] | None) -> list[Any] | None:
-    if gate is None:
-        return None
-    against = gate["champion"] and gate["champion"]["model_id"]
-    return [gate["settings"], against, gate["unavailable"] is not None]
-
-
-def locate_model(models_directory: Path, report: Report, features: FeatureSet) -> Path:
-    """Where a run's model is, or will be; Args as `identify_model`."""
-    return models_directory / identify_model(report, features)
-
-
-def save_model(models_directory: Path, model: DurationModel, report: Report) -> Path:
-    """Write a model and its report to their directory, or find them there already.
-
-    The first to write stays: what is there whole came of the same inputs, parameters and code,
-    even if its figures differ in their last digits.
+        model_id: `<cab>/<last training month>-<id>`, from `identify_training`.
+        files: the contents of report.json, report.html and README.md.
 
     Returns:
-        `models_directory/<cab>/<last training month>-<id>`.
+        `models_directory/<model_id>`.
 
     Raises:
-        ModelError: a figure of the report is not finite.
         StorageError: the disk did not take the directory.
     """
-    check_finite(report)
-    final = locate_model(models_directory, report, model.features)
+    final = models_directory / model_id
     if is_whole(final):
         sweep(final.parent)
         return final
     with stage(final.parent, final.name) as scratch:
         written = Path(scratch, final.name)
         written.mkdir()
-        (written / MODEL_FILE).write_bytes(dump_model(model))
-        write_json(written / REPORT_FILE, report)
-        _write_cards(written)
-        hashes = {file: hash_file(written / file) for file in FILES}
-        write_json(written / MANIFEST_FILE, {"format": MODEL_FORMAT, "sha256": hashes})
+        contents = {MODEL_FILE: dump_model(model), **files}
+        for name in FILES:
+            (written / name).write_bytes(contents[name])
+        hashes = {name: hashlib.sha256(contents[name]).hexdigest() for name in FILES}
+        manifest = {"format": MODEL_FORMAT, "sha256": hashes}
+        (written / MANIFEST_FILE).write_bytes(dump_json(manifest))
         for file in [*written.iterdir(), written]:
             flush_to_disk(file)
         if not is_whole(final):
@@ -200,38 +149,6 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
     return final
 
 
-def _write_cards(directory: Path) -> None:
-    """Say what the report there says, for people, just as it reads back."""
-    report = json.loads((directory / REPORT_FILE).read_text("utf-8"))
-    for file, render in ((PAGE_FILE, render_html), (CARD_FILE, render_model_card)):
-        (directory / file).write_bytes(render(report).encode())
-
-
-def check_finite(report: Report) -> None:
-    """Refuse a report in which a figure is NaN or infinite: such a model predicts nothing.
-
-    Raises:
-        ModelError: naming each such figure.
-    """
-    wrong = [f"{place} is {value}" for place, value in _walk(report) if not math.isfinite(value)]
-    if wrong:
-        raise ModelError(
-            f"{', '.join(wrong)}: this model is neither saved nor logged. A number among the "
-            f"trips of {', '.join(report['inputs'])} is too large to compute with: look for it "
-            "there, or train on other months."
-        )
-
-
-def _walk(content: object, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every floating-point number in a report, and where it is, such as `validation.rmse`."""
-    if isinstance(content, float):
-        yield place, content
-    elif isinstance(content, dict | list | tuple):
-        inside = content.items() if isinstance(content, dict) else enumerate(content)
-        for name, value in inside:
-            yield from _walk(value, f"{place}.{name}" if place else str(name))
-
-
 def load_model(directory: str | Path) -> DurationModel:
     """Load a model that `save_model` wrote.
 
@@ -245,32 +162,23 @@ def load_model(directory: str | Path) -> DurationModel:
         return read_model(content)
     except Exception as error:  # skops raises many kinds; each means the same to the caller
         raise ModelError(
-            f"{Path(directory, MODEL_FILE)} cannot be loaded: {error}. Nothing of it was run; "
-            "restore it or train the model again."
+            f"{Path(directory, MODEL_FILE)} cannot be loaded ({describe(error)}), and nothing of "
+            "it was run",
+            RESTORE,
         ) from error
 
 
-def load_report(directory: str | Path) -> Report:
-    """Load the report of a model directory, its hash verified.
+def read_file(directory: str | Path, name: str) -> bytes:
+    """Return the bytes of a file of a model directory, verified against the manifest.
 
     Raises:
         ModelError: as `load_model`.
     """
-    path = Path(directory, REPORT_FILE)
-    content = _read_verified(Path(directory), NEEDED)[REPORT_FILE]
-    try:
-        report = json.loads(content)
-        if not isinstance(report, dict):
-            raise TypeError(f"it is a JSON {type(report).__name__}, not an object")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is not a report: {error}. Restore it or train the model again."
-        ) from error
-    return report
+    return _read_verified(Path(directory), [*NEEDED, name])[name]
 
 
 def verify_model(directory: Path) -> None:
-    """Hold every file of a model directory against its manifest.
+    """Check every file of a model directory against its manifest.
 
     Raises:
         ModelError: the manifest is missing, of another format, or names other files than a
@@ -280,7 +188,7 @@ def verify_model(directory: Path) -> None:
 
 
 def _read_verified(directory: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """The files' bytes, the very ones that were hashed: what changes later is not seen."""
+    """Return the files' bytes, the very ones that were hashed: what changes later is not seen."""
     hashes = _read_manifest(directory)
     contents = {}
     for name in names:
@@ -288,13 +196,13 @@ def _read_verified(directory: Path, names: Sequence[str]) -> dict[str, bytes]:
             contents[name] = _read_inside(directory, name)
         except OSError as error:
             raise ModelError(
-                f"{directory / name} is missing or cannot be read ({error.strerror or error}): "
-                "restore it or train the model again."
+                f"{directory / name} is missing or cannot be read ({describe(error)})", RESTORE
             ) from error
         if hashlib.sha256(contents[name]).hexdigest() != hashes[name]:
             raise ModelError(
-                f"{directory / name} is not what was written: its sha256 is not the manifest's. "
-                "Restore it or train the model again."
+                f"{directory / name} is not what was written, since its sha256 is not the "
+                "manifest's",
+                RESTORE,
             )
     return contents
 
@@ -307,19 +215,19 @@ def _read_manifest(directory: Path) -> dict[str, str]:
         named = sorted(hashes)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ModelError(
-            f"{directory} is not a model directory ({MANIFEST_FILE}: {error}): give one that a "
-            "training run wrote, such as models/green/2023-01-0123abcd."
+            f"{directory} is not a model directory ({MANIFEST_FILE}: {describe(error)})",
+            "give one that a training run wrote, such as models/green/2023-01-0123abcd",
         ) from error
     if layout != MODEL_FORMAT:
         raise ModelError(
-            f"{path} has format {layout!r}; this version reads {MODEL_FORMAT}: train the model "
-            "again."
+            f"{path} has format {layout!r}, and this version reads {MODEL_FORMAT}",
+            "train the model again",
         )
     if not isinstance(hashes, dict) or named != sorted(FILES):
         raise ModelError(
             f"{path} names {', '.join(map(str, named)) or 'nothing'} where a model has "
-            f"{', '.join(FILES)}: it is not what was written; restore it or train the model "
-            "again."
+            f"{', '.join(FILES)}, which is not what was written",
+            RESTORE,
         )
     return hashes
 
@@ -330,14 +238,14 @@ def _read_inside(directory: Path, name: str) -> bytes:
         raise FileNotFoundError(f"{name} is no file")
     if not path.resolve().is_relative_to(directory.resolve()):
         raise ModelError(
-            f"{path} is a link to {path.resolve()}, outside the model directory: put the file "
-            "itself there, or train the model again."
+            f"{path} is a link to {path.resolve()}, outside the model directory",
+            "put the file itself there, or train the model again",
         )
     return path.read_bytes()
 
 
 def is_whole(directory: Path) -> bool:
-    """Whether there is a model that `verify_model` finds nothing wrong with."""
+    """Return whether there is a model that `verify_model` finds nothing wrong with."""
     try:
         verify_model(directory)
     except ModelError:
@@ -345,6 +253,6 @@ def is_whole(directory: Path) -> bool:
     return True
 
 
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON as people read it; NaN is refused, since no reader of JSON need accept it."""
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+def dump_json(content: object) -> bytes:
+    """Return JSON as people read it; NaN is refused, since no reader of JSON need accept it."""
+    return f"{json.dumps(content, indent=2, allow_nan=False)}\n".encode()

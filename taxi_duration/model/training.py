@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from threading import Lock
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import LANES
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FeatureSet, get_feature_set
@@ -22,8 +25,44 @@ from taxi_duration.model.tables import Layout, Tables
 from taxi_duration.regression.solve import NormalEquations, check_alpha
 from taxi_duration.regression.sums import Sums
 from taxi_duration.settings import Thresholds, read_settings
+from taxi_duration.version import identify_code
 
 _BLAS = Lock()
+
+TRAINING_CODE = "taxi_duration.model.training"
+"""This module: what it imports is the code that a model depends on."""
+
+
+def identify_training(
+    cab: str,
+    features: FeatureSet,
+    alphas: Sequence[float],
+    inputs: Mapping[Month, str],
+    versions: Mapping[str, str],
+) -> str:
+    """Return a training's identity, which follows from what it is given and not from what came out.
+
+    Whom the model is judged against, on which month and by which settings, is no part of it.
+
+    Args:
+        cab: name of the cab type.
+        alphas: those that could be chosen.
+        inputs: training month -> sha256 of its file.
+        versions: library -> its version.
+
+    Returns:
+        `<cab>/<last training month>-<8 hexadecimal digits>`.
+    """
+    identity = {
+        "cab": cab,
+        "features": [features.name, features.terms, features.bounds],
+        "alphas": [*alphas],
+        "inputs": {str(month): inputs[month] for month in sorted(inputs)},
+        "versions": dict(versions),
+        "code": identify_code(TRAINING_CODE),
+    }
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+    return f"{cab}/{max(inputs)}-{digest[:8]}"
 
 
 @dataclass(frozen=True)

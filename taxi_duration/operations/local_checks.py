@@ -18,7 +18,7 @@ from taxi_duration.errors import InputError, SourceError, TransientSourceError, 
 from taxi_duration.files import check_writable
 from taxi_duration.operations.examination import CheckError
 from taxi_duration.operations.requirements import find_misfits, fits_python, read_requirements
-from taxi_duration.registry.mlflow_store import find_database, is_store_there, reach_store
+from taxi_duration.registry.store import find_database, is_store_there, reach_store
 from taxi_duration.settings import URI_VARIABLE, resolve_tracking_uri
 
 NO_PERMISSION = (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM)

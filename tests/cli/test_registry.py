@@ -7,11 +7,11 @@ from typing import Any
 
 import mlflow
 import pytest
+from taxi_duration.registry.mlflow_run import collect_verdict
+from taxi_duration.registry.tracking import REGISTERED_MODEL
 
 from taxi_duration.cli.cli import find_program
 from taxi_duration.registry import promotions
-from taxi_duration.registry.mlflow_run import collect_verdict
-from taxi_duration.registry.tracking import REGISTERED_MODEL
 from tests.support.registered import GATE, IDS, RMSE, read_aliases
 from tests.support.runs import call_taxi_duration
 from tests.support.servers import find_free_port

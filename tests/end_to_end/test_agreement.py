@@ -21,14 +21,14 @@ from pandas.tseries.holiday import USFederalHolidayCalendar
 
 from taxi_duration import load_model
 from taxi_duration.data.schema import CABS
-from taxi_duration.model.directory import load_report, save_model
+from taxi_duration.evaluation.report import load_report
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training
+from taxi_duration.registry.runs import REGISTERED_MODEL, log_training
 from tests.conftest import REPOSITORY
 from tests.support.runs import call_taxi_duration
 from tests.support.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
 from tests.support.strategies import Floats
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 MOST_APART = 1e-9
 """In minutes."""
@@ -60,7 +60,7 @@ def models(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
         patched.setenv("MLFLOW_TRACKING_URI", store)
         for name in ("course", "extended"):
             training = train_on(real_data / "green_tripdata_2023-01.parquet", name)
-            saved = save_model(directory / name, training.model, make_report(training))
+            saved = save_training(directory / name, training.model, make_report(training))
             log_training(CABS["green"], training.model, saved, load_report(saved))
             directories[name] = saved
     client = mlflow.MlflowClient(store)

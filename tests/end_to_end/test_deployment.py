@@ -53,7 +53,7 @@ DEPLOYMENTS = {
     "predict/taxi_predict",
 }
 UNSCHEDULED = {"backfill/taxi_backfill": "backfill", "predict/taxi_predict": "predict"}
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
+WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 
 
 @pytest.fixture(scope="module")

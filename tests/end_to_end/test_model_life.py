@@ -21,8 +21,7 @@ from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.gate import Opponent, judge
 from taxi_duration.flows import challenge, tasks
-from taxi_duration.registry.mlflow_store import MODEL_ID
-from taxi_duration.registry.tracking import REGISTERED_MODEL
+from taxi_duration.registry.runs import MODEL_ID, REGISTERED_MODEL
 from taxi_duration.settings import GateSettings
 from tests.conftest import connected_to
 from tests.support.months import SAMPLE

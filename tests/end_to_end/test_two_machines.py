@@ -50,7 +50,7 @@ RUNS = {
     "local production": "main-flow/taxi_local_data_production",
     "s3 production": "main-flow-s3/taxi_s3_data_production",
 }
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
+WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 
 
 @dataclass(frozen=True)

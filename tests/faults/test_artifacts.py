@@ -15,12 +15,12 @@ import pytest
 import skops.io
 
 from taxi_duration import ModelError, load_model
-from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.report import Report, check_finite, load_report
 from taxi_duration.files import hash_file
-from taxi_duration.model.directory import FILES, NEEDED, load_report, save_model, verify_model
-from taxi_duration.model.training import Training
+from taxi_duration.model.directory import FILES, NEEDED, save_model, verify_model
+from taxi_duration.model.model import DurationModel
 from tests.conftest import REPOSITORY
-from tests.support.killed_saves import KILLED, KILLED_REPAIRS
+from tests.support.killed_saves import KILLED, KILLED_REPAIRS, MODEL_ID, SAID
 from tests.support.months import JANUARY
 from tests.support.trained import make_report, train_on
 
@@ -28,13 +28,8 @@ Tamper = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
-def trained() -> Training:
-    return train_on(JANUARY, "course")
-
-
-@pytest.fixture(scope="module")
-def report(trained: Training) -> Report:
-    return make_report(trained)
+def model() -> DurationModel:
+    return train_on(JANUARY, "course").model
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +43,21 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("point", [*KILLED, *KILLED_REPAIRS])
 def test_a_save_after_a_kill_leaves_one_whole_directory(
-    killed: Path, trained: Training, report: Report, point: str
+    killed: Path, model: DurationModel, point: str
 ) -> None:
     green = killed / point / "green"
     assert [*green.glob(".*")], "a kill leaves what it was writing"
     for final in green.glob("2025-*"):
         if point not in KILLED_REPAIRS:
             verify_model(final)  # nothing half-written at the final path
-    directory = save_model(green.parent, trained.model, report)
+    directory = save_model(green.parent, MODEL_ID, model, SAID)
     assert [*green.iterdir()] == [directory]
     load_model(directory)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, trained: Training, report: Report) -> Path:
-    return save_model(tmp_path_factory.mktemp("whole"), trained.model, report)
+def whole(tmp_path_factory: pytest.TempPathFactory, model: DurationModel) -> Path:
+    return save_model(tmp_path_factory.mktemp("whole"), MODEL_ID, model, SAID)
 
 
 @pytest.fixture
@@ -150,8 +145,11 @@ TAMPERED: list[tuple[Tamper, str]] = [
     (write("manifest.json", '{"format": 3, "sha256": 3}'), NO_MODEL),
     (write("manifest.json", "[" * 100_000), NO_MODEL),
     (write("manifest.json", json.dumps({"format": 3, "sha256": [*FILES]})), "names"),
-    (change_manifest(format="3"), "has format '3'; this version reads 3: train the model again."),
-    (change_manifest(format=2), "has format 2; this version reads 3: train the model again."),
+    (
+        change_manifest(format="3"),
+        "has format '3', and this version reads 3: train the model again.",
+    ),
+    (change_manifest(format=2), "has format 2, and this version reads 3: train the model again."),
     (
         change_manifest(sha256={}),
         "names nothing where a model has model.skops, report.json, report.html, README.md: it is",
@@ -200,20 +198,19 @@ def test_what_is_for_people_is_not_needed_to_load_but_to_be_whole(
     ],
 )  # fmt: skip
 def test_a_repeated_run_replaces_a_tampered_directory(
-    directory: Path, trained: Training, report: Report, tamper: Tamper
+    directory: Path, model: DurationModel, tamper: Tamper
 ) -> None:
     tamper(directory)
-    assert save_model(directory.parents[1], trained.model, report) == directory
+    assert save_model(directory.parents[1], MODEL_ID, model, SAID) == directory
     verify_model(directory)
-    assert load_report(directory) == report
 
 
 def test_a_file_of_somebody_elses_is_neither_read_nor_removed(
-    directory: Path, trained: Training, report: Report
+    directory: Path, model: DurationModel
 ) -> None:
     (directory / "notes.txt").write_text("mine")
     load_model(directory)
-    save_model(directory.parents[1], trained.model, report)
+    save_model(directory.parents[1], MODEL_ID, model, SAID)
     assert (directory / "notes.txt").read_text() == "mine"
 
 
@@ -243,7 +240,7 @@ def test_a_forged_model_with_the_right_hash_is_not_run(
 ) -> None:
     marker = tmp_path / "marker"
     replace("model.skops", forge(marker))(directory)
-    with pytest.raises(ModelError, match=r"model.skops cannot be loaded: .* Nothing of it was run"):
+    with pytest.raises(ModelError, match=r"model.skops cannot be loaded \(.*nothing of it was run"):
         load_model(directory)
     assert not marker.exists()
 
@@ -251,5 +248,20 @@ def test_a_forged_model_with_the_right_hash_is_not_run(
 @pytest.mark.parametrize("content", [b"[]", b"7", b"\xff", b"{", b"[" * 100_000])
 def test_a_report_that_is_none_is_refused(directory: Path, content: bytes) -> None:
     replace("report.json", content)(directory)
-    with pytest.raises(ModelError, match=r"report.json is not a report: .* train the model again"):
+    with pytest.raises(ModelError, match=r"report.json is not a report \(.* train the model again"):
         load_report(directory)
+
+
+def test_figures_that_are_not_finite_are_refused_by_name() -> None:
+    report: Report = make_report(train_on(JANUARY, "course"))
+    check_finite(report)
+    report["validation"]["rmse"] = float("nan")
+    report["baselines"]["mean"]["mae"] = float("inf")
+    report["trials"] = [{"alpha": 1.0, "rmse": float("-inf")}]
+    with pytest.raises(ModelError) as raised:
+        check_finite(report)
+    assert raised.value.problem == (
+        "trials.0.rmse is -inf, validation.rmse is nan, baselines.mean.mae is inf, so this model "
+        "is neither saved nor logged"
+    )
+    assert "green_tripdata_2025-01.parquet" in raised.value.remedy

@@ -23,19 +23,19 @@ from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.data.schema import CABS
 from taxi_duration.errors import TransientSourceError
+from taxi_duration.evaluation.report import load_report
 from taxi_duration.flows import challenge
 from taxi_duration.flows.processes import describe_process
-from taxi_duration.model.directory import load_report
-from taxi_duration.registry import mlflow_store
-from taxi_duration.registry.mlflow_store import EXPERIMENT
-from taxi_duration.registry.registry import Champion, load_champion
-from taxi_duration.registry.tracking import (
+from taxi_duration.registry import store as mlflow_store
+from taxi_duration.registry.resolve import FoundModel, load_champion
+from taxi_duration.registry.runs import (
     CANDIDATE,
     REGISTERED_MODEL,
     TrackedRun,
     close_dead_runs,
     log_training,
 )
+from taxi_duration.registry.store import EXPERIMENT
 from tests.conftest import REPOSITORY
 from tests.support.killed_logging import (
     KILLED,
@@ -257,7 +257,7 @@ def test_a_locked_store_is_tried_again(
     tried: list[TransientSourceError] = []
     with locked(Path(shutil.copy(fresh, tmp_path))) as release:
 
-        def find(*arguments: Any) -> Champion | None:
+        def find(*arguments: Any) -> FoundModel | None:
             try:
                 return load_champion(*arguments)
             except TransientSourceError as error:
@@ -265,7 +265,6 @@ def test_a_locked_store_is_tried_again(
                 release()
                 raise
 
-        monkeypatch.setattr(challenge, "settle", lambda cab: None)
         monkeypatch.setattr(challenge, "load_champion", find)
         run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
     assert (run.exit_code, len(tried)) == (0, 1), run.output

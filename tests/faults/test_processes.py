@@ -21,9 +21,9 @@ from prefect import Flow, flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Cancelling, Completed, Running
+from taxi_duration.flows.dead_runs import ATTEMPT, PROCESS, close_dead_runs
 
 from taxi_duration.flows import dead_runs
-from taxi_duration.flows.dead_runs import ATTEMPT, PROCESS, close_dead_runs
 from taxi_duration.flows.processes import describe_process, is_dead
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.halted import GO, HALTED
@@ -44,7 +44,7 @@ ARGUMENTS = (
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
 WITHIN_FIT = "taxi_duration.flows.tasks:fit_window"
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
+WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 KILLED_AS_ITS_SERVER_STARTS = """
 import os, signal, subprocess
 from taxi_duration.flows.server import have_prefect_server

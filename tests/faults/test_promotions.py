@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from taxi_duration.registry.promotions import BEGUN, list_periods
 from taxi_duration.registry.registry import (
     load_champion,
@@ -16,6 +15,7 @@ from taxi_duration.registry.registry import (
     rollback,
     settle,
 )
+
 from tests.conftest import REPOSITORY
 from tests.support.killed_promotions import ACTIONS, POINTS
 from tests.support.registered import GREEN, IDS, Registered, read_aliases, use_store

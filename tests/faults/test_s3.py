@@ -24,7 +24,7 @@ from taxi_duration.errors import (
 )
 from taxi_duration.files import hash_file
 from taxi_duration.flows.options import S3Options, read_options
-from taxi_duration.model.directory import FILES, MODEL_FORMAT, verify_model, write_json
+from taxi_duration.model.directory import FILES, MODEL_FORMAT, dump_json, verify_model
 from taxi_duration.registry.upload import upload_model
 from tests.support.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.support.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
@@ -94,7 +94,8 @@ def write_model(models: Path, content: str) -> Path:
     for name in FILES:
         (directory / name).write_text(f"the {name} of {content}")
     hashes = {name: hash_file(directory / name) for name in FILES}
-    write_json(directory / "manifest.json", {"format": MODEL_FORMAT, "sha256": hashes})
+    manifest = dump_json({"format": MODEL_FORMAT, "sha256": hashes})
+    (directory / "manifest.json").write_bytes(manifest)
     return directory
 
 

@@ -23,16 +23,23 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
 )
 from prefect.client.schemas.objects import Artifact, FlowRun
-
-from taxi_duration.data.month import Month
-from taxi_duration.flows.backfill import backfill
 from taxi_duration.flows.backfill_report import ARTIFACT_KEY
 from taxi_duration.flows.progress import BACKFILL_KEY
 from taxi_duration.flows.walk_forward import BackfillOptions
+
+from taxi_duration.data.month import Month
+from taxi_duration.flows.backfill import backfill
 from taxi_duration.model.directory import load_model
-from taxi_duration.registry.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
-from taxi_duration.registry.mlflow_store import EXPERIMENT, MODEL_ID, PARENT
-from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL
+from taxi_duration.registry.runs import (
+    BACKFILL_ID,
+    CHAMPION,
+    MODEL_ID,
+    PARENT,
+    PLOT_FILE,
+    REGISTERED_MODEL,
+    TABLE_FILE,
+)
+from taxi_duration.registry.store import EXPERIMENT
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.killed_backfills import AT_ONCE, KILLED
 from tests.support.months import identify, write_month

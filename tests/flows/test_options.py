@@ -2,6 +2,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from taxi_duration.flows.plan import make_plan
 
 from taxi_duration.data.month import Month
 from taxi_duration.data.schema import CABS
@@ -9,7 +10,6 @@ from taxi_duration.data.tlc import check_months
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.files import check_writable
 from taxi_duration.flows.options import LocalOptions, S3Options, read_options
-from taxi_duration.flows.plan import make_plan
 
 TODAY = date(2023, 6, 15)
 

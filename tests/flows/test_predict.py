@@ -6,17 +6,16 @@ import pytest
 
 from taxi_duration import InputError
 from taxi_duration.flows.predict import ARTIFACT_KEY, predict
-from taxi_duration.model.directory import save_model
 from tests.support.months import JANUARY, SAMPLE, write_month
 from tests.support.runs import call_taxi_duration, read_artifact, read_task_runs
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     training = train_on(JANUARY, "course")
     directory = tmp_path_factory.mktemp("models")
-    return save_model(directory, training.model, make_report(training))
+    return save_training(directory, training.model, make_report(training))
 
 
 @pytest.mark.usefixtures("prefect_api")

@@ -20,13 +20,13 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
+from taxi_duration.flows.scale_out import ReducedMonth
+from taxi_duration.flows.walk_forward import BackfillOptions
 
 from taxi_duration.cli.cli import end_in_one_line, run_flow
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
 from taxi_duration.flows import backfill, plan, runners, scale_out
-from taxi_duration.flows.scale_out import ReducedMonth
-from taxi_duration.flows.walk_forward import BackfillOptions
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.clusters import Cluster, serve_cluster, serve_scheduler
 from tests.support.months import write_month

@@ -2,9 +2,6 @@ from datetime import date
 from typing import Any
 
 import pytest
-
-from taxi_duration.errors import InputError
-from taxi_duration.flows.options import read_options
 from taxi_duration.flows.walk_forward import (
     BackfillOptions,
     BackfillPlan,
@@ -13,6 +10,9 @@ from taxi_duration.flows.walk_forward import (
     list_series,
     plan_backfill,
 )
+
+from taxi_duration.errors import InputError
+from taxi_duration.flows.options import read_options
 
 TODAY = date(2024, 2, 15)
 

@@ -39,8 +39,8 @@ from taxi_duration.operations.doctor import Setup, make_checks
 from taxi_duration.operations.examination import Check, CheckError, Finding, examine
 from taxi_duration.operations.local_checks import check_disk
 from taxi_duration.operations.requirements import find_misfits, read_requirements
-from taxi_duration.registry import mlflow_store
-from taxi_duration.registry.mlflow_store import hold_store
+from taxi_duration.registry import store as mlflow_store
+from taxi_duration.registry.store import hold_store
 from tests.conftest import REPOSITORY, connected_to
 from tests.faults.test_mlflow import unprivileged
 from tests.support.buckets import BUCKET, KEY, SECRET, S3Server

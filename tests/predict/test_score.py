@@ -25,18 +25,16 @@ from hypothesis import strategies as st
 
 from taxi_duration import DataError, FeatureSet, InputError, load_model, train_model
 from taxi_duration.data.schema import CABS
-from taxi_duration.flows.predict import Scored
-from taxi_duration.model.directory import save_model
+from taxi_duration.flows.predict import Scored, load_named_model
 from taxi_duration.model.training import Training
 from taxi_duration.predict.reader import TextColumns
 from taxi_duration.predict.score import NamedModel, Tally, find_seen, map_in_order, score_trips
-from taxi_duration.registry.mlflow_store import hold_store
-from taxi_duration.registry.named_model import load_named_model
-from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, log_training
+from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL, log_training
+from taxi_duration.registry.store import hold_store
 from tests.support.downloads import FILE
 from tests.support.months import JANUARY, SAMPLE
 from tests.support.runs import call_taxi_duration
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 from tests.support.web import Tlc
 
 PICKUP, DROPOFF, MILES = "lpep_pickup_datetime", "lpep_dropoff_datetime", "trip_distance"
@@ -611,7 +609,7 @@ def saved(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFacto
     directory = tmp_path_factory.mktemp("store")
     training = trainings["extended"]
     report = make_report(training)
-    model = save_model(directory / "models", training.model, report)
+    model = save_training(directory / "models", training.model, report)
     with pytest.MonkeyPatch.context() as patched:
         uri = f"sqlite:///{directory / 'mlflow.db'}"
         patched.setenv("MLFLOW_TRACKING_URI", uri)

@@ -5,11 +5,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-
-from taxi_duration import InputError, ModelError, SourceError
-from taxi_duration.data.month import Month
-from taxi_duration.model.directory import identify_training, load_model
-from taxi_duration.registry import ledger
 from taxi_duration.registry.mlflow_run import collect_verdict
 from taxi_duration.registry.promotions import Period
 from taxi_duration.registry.registry import (
@@ -24,6 +19,11 @@ from taxi_duration.registry.registry import (
     settle,
 )
 from taxi_duration.registry.tracking import REGISTERED_MODEL
+
+from taxi_duration import InputError, ModelError, SourceError
+from taxi_duration.data.month import Month
+from taxi_duration.model.directory import identify_training, load_model
+from taxi_duration.registry import ledger
 from tests.support.months import FEBRUARY
 from tests.support.registered import (
     GATE,

@@ -12,6 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from taxi_duration.registry.comparison import TOLERANCE, compare
+from taxi_duration.registry.mlflow_store import EXPERIMENT
+from taxi_duration.registry.reproduction import Recorded, Retrained
+from taxi_duration.registry.tracking import log_training
 
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.schema import CABS
@@ -22,10 +26,6 @@ from taxi_duration.model.directory import load_model, load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.training import Training
-from taxi_duration.registry.comparison import TOLERANCE, compare
-from taxi_duration.registry.mlflow_store import EXPERIMENT
-from taxi_duration.registry.reproduction import Recorded, Retrained
-from taxi_duration.registry.tracking import log_training
 from taxi_duration.regression.metrics import Evaluation
 from tests.support.months import FEBRUARY, JANUARY, MARCH, SAMPLE
 from tests.support.runs import Run, call_taxi_duration

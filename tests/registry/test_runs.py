@@ -17,17 +17,16 @@ from orchestrate_s3 import main_flow_s3
 from taxi_duration import InputError, SourceError, load_model
 from taxi_duration.cli.cli import run_from_command_line
 from taxi_duration.data.schema import CABS
-from taxi_duration.evaluation.report import collect_metrics
+from taxi_duration.evaluation.report import collect_metrics, load_report
 from taxi_duration.flows.options import LocalOptions, S3Options
-from taxi_duration.model.directory import load_report, save_model
-from taxi_duration.registry.mlflow_store import EXPERIMENT
-from taxi_duration.registry.tracking import CANDIDATE, REGISTERED_MODEL, log_training
+from taxi_duration.registry.runs import CANDIDATE, REGISTERED_MODEL, log_training
+from taxi_duration.registry.store import EXPERIMENT
 from taxi_duration.settings import check_tracking_uri, resolve_tracking_uri
 from tests.conftest import REPOSITORY
 from tests.support.months import JANUARY
 from tests.support.runs import Run
 from tests.support.servers import make_environment
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 COURSE_2021 = ("--year", "2021", "--month", "1", "--features", "course")
 PREDICT_FROM_A_STORE = """
@@ -299,6 +298,6 @@ def test_a_password_in_the_address_is_not_repeated(
     trained = train_on(JANUARY, "course")
     model, report = trained.model, make_report(trained)
     with pytest.raises(SourceError, match=r"MLflow store http://127.0.0.1:9 failed: ") as caught:
-        log_training(CABS["green"], model, save_model(tmp_path, model, report), report)
+        log_training(CABS["green"], model, save_training(tmp_path, model, report), report)
     assert "MLSECRET" not in str(caught.value)
     assert "MLSECRET" not in "".join(capfd.readouterr())

@@ -22,9 +22,8 @@ from hypothesis import strategies as st
 
 from taxi_duration.cli.cli import make_parser
 from taxi_duration.data.month import Month
-from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.report import Report, load_report
 from taxi_duration.flows.options import LocalOptions, read_options
-from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.reports.card import outline, render_html, render_markdown
 from taxi_duration.reports.card_page import render_text
@@ -42,7 +41,7 @@ from tests.support.reports import (
     pass_for_real,
     refuse,
 )
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 FIRST_REASON = "its RMSE of 5.2109 minutes is 0.10% lower than the champion's, which is too little."
 JUDGED: dict[str, Callable[[], Report]] = {
@@ -577,7 +576,7 @@ def test_what_unmetered_means_is_said(candidate: Report) -> None:
 
 def test_a_saved_models_cards_are_its_reports(tmp_path: Path) -> None:
     trained = train_on(JANUARY, "course")
-    directory = save_model(tmp_path, trained.model, make_report(trained))
+    directory = save_training(tmp_path, trained.model, make_report(trained))
     report = load_report(directory)
     assert (directory / "report.html").read_bytes() == render_html(report).encode()
     assert (directory / "README.md").read_bytes() == render_model_card(report).encode()

@@ -17,12 +17,12 @@ import mlflow.models
 from mlflow import MlflowClient
 
 from taxi_duration.data.schema import CABS
-from taxi_duration.model.directory import load_report, save_model
-from taxi_duration.registry import mlflow_store
-from taxi_duration.registry.tracking import log_training
+from taxi_duration.evaluation.report import load_report
+from taxi_duration.registry import store as mlflow_store
+from taxi_duration.registry.runs import log_training
 from tests.support.forks import kill_at, run_forked
 from tests.support.months import JANUARY
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 KILLED = {
     "run made": (MlflowClient, "log_batch", 1),
@@ -49,7 +49,7 @@ def store_in(directory: Path) -> str:
 
 def main(directory: Path) -> None:
     training = train_on(JANUARY, "extended")
-    saved = save_model(directory / "models", training.model, make_report(training))
+    saved = save_training(directory / "models", training.model, make_report(training))
     report = load_report(saved)
     for name in ("unharmed", "first", *KILLED, TERMINATED, *map(str, range(TRAININGS))):
         shutil.copytree(saved, saved.with_name(name))

@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import active_count
 
 from mlflow import MlflowClient
-
 from taxi_duration.registry.registry import promote, promote_candidate, rollback
+
 from tests.support.forks import kill_at, run_forked
 from tests.support.registered import GREEN, IDS
 

@@ -12,11 +12,11 @@ import pytest
 
 from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import Report
-from taxi_duration.model.directory import save_model
+from taxi_duration.model.directory import dump_json
 from taxi_duration.model.model import DurationModel
-from taxi_duration.registry.tracking import REGISTERED_MODEL, log_training
+from taxi_duration.registry.runs import REGISTERED_MODEL, log_training
 from tests.support.months import JANUARY
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 GREEN, YELLOW = CABS["green"], CABS["yellow"]
 IDS = {
@@ -56,6 +56,7 @@ class Registered:
         month, after = name[:7], f"2023-{int(name[5:7]) + 1:02}"
         return {
             **self.report,
+            "model_id": IDS[version],
             "cab": cab,
             "train": {**self.report["train"], "months": [month]},
             "validation": {
@@ -68,13 +69,14 @@ class Registered:
     def log(self, version: str, gate: dict[str, Any] | None = None) -> str:
         """Log a version to the store in use, and return its number there."""
         cab, report = CABS[IDS[version].split("/")[0]], self.describe(version, gate)
+        (self.directories[version] / "report.json").write_bytes(dump_json(report))
         return log_training(cab, self.model, self.directories[version], report).version
 
 
 def register_versions(directory: Path) -> Registered:
     """Make a store in which three green versions and a yellow one are registered, no champion."""
     training = train_on(JANUARY, "course")
-    saved = save_model(directory / "models", training.model, make_report(training))
+    saved = save_training(directory / "models", training.model, make_report(training))
     directories = {version: directory / "models" / name for version, name in IDS.items()}
     for each in directories.values():
         shutil.copytree(saved, each)
@@ -97,7 +99,3 @@ def read_aliases(client: mlflow.MlflowClient) -> dict[str, str]:
     """The version of each alias, which a sqlite store gives as a number."""
     aliases = client.get_registered_model(REGISTERED_MODEL).aliases
     return {alias: str(version) for alias, version in aliases.items()}
-
-
-def read_tags(client: mlflow.MlflowClient) -> dict[str, str]:
-    return dict(client.get_registered_model(REGISTERED_MODEL).tags)

@@ -5,19 +5,22 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
+from prefect.logging import disable_run_logger
+
 from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.evaluation.evaluate import score_predictors
 from taxi_duration.evaluation.gate import Verdict
-from taxi_duration.evaluation.report import Report, build_report
+from taxi_duration.evaluation.report import Report, build_report, read_versions
 from taxi_duration.evaluation.residuals import MODEL, ErrorAnalysis
 from taxi_duration.evaluation.stability import UNSEEN_PAIRS
 from taxi_duration.files import hash_file
-from taxi_duration.model.directory import identify_model, save_model
-from taxi_duration.model.features import get_feature_set
+from taxi_duration.flows.tasks import save_artifacts
+from taxi_duration.model.features import FeatureSet, get_feature_set
+from taxi_duration.model.model import DurationModel
 from taxi_duration.model.month_sums import QUANTITIES, Profile, reduce_month
-from taxi_duration.model.training import Training, fit_window, sum_window
+from taxi_duration.model.training import Training, fit_window, identify_training, sum_window
 from taxi_duration.regression.metrics import Evaluation
 from taxi_duration.settings import Thresholds
 from tests.support.months import FEBRUARY, JANUARY
@@ -54,7 +57,22 @@ def make_report(training: Training, sha256: str = "ab", verdict: Verdict | None 
         analysis=ErrorAnalysis.of(trips, {MODEL: model.predict_clean(trips)}),
         verdict=verdict,
     )
-    return {"model_id": identify_model(report, model.features), **report}
+    return {"model_id": identify_report(report, model.features), **report}
+
+
+def identify_report(report: Report, features: FeatureSet) -> str:
+    """The identity of the training that a report is of."""
+    months = {Month.parse(month) for month in report["train"]["months"]}
+    named = {Month.parse(_read_month(Path(name))): name for name in report["inputs"]}
+    inputs = {month: report["inputs"][named[month]] for month in months}
+    return identify_training(report["cab"], features, report["alphas"], inputs, read_versions())
+
+
+def save_training(models_directory: Path, model: DurationModel, report: Report) -> Path:
+    """Save a model and its report as a run does."""
+    with disable_run_logger():
+        directory: Path = save_artifacts.fn(models_directory, model, report)
+    return directory
 
 
 def save_sample_training(
@@ -90,8 +108,8 @@ def save_sample_training(
         **_count_rows(scores.funnel),
     }
     report["stability"] = {_read_month(validation): report["stability"]["2025-02"]}
-    report["model_id"] = identify_model(report, feature_set)
-    return save_model(models_directory, training.model, report)
+    report["model_id"] = identify_report(report, feature_set)
+    return save_training(models_directory, training.model, report)
 
 
 def _read_month(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The MLflow store: how it is first made, and what it means when it fails."""
+"""The MLflow store: opened, made at first use, and named when it fails."""
 
 from __future__ import annotations
 
@@ -6,30 +6,18 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 
 import filelock
-
-# Before mlflow is imported. It reports its own use over the network unless told not to.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# It prints the address of a run, password and all.
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-# Repeating is the task's business: mlflow's own seven retries take over four minutes, and a request
-# repeated blindly may be carried out twice.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
 import mlflow
-import requests
 from mlflow.environment_variables import (
     MLFLOW_HTTP_REQUEST_MAX_RETRIES,
     MLFLOW_HTTP_REQUEST_TIMEOUT,
 )
 from mlflow.exceptions import MlflowException
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from taxi_duration.errors import SourceError, TransientSourceError, hide_credentials
+from taxi_duration.errors import Kind, SourceError, StorageError, hide_credentials, translated
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.settings import DEFAULT_STORE, SQLITE, URI_VARIABLE
 
@@ -37,30 +25,24 @@ EXPERIMENT = "nyc-taxi-duration"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Which of MLflow's two kinds of experiment this is, so that its pages need not infer it."""
 
-MODEL_ID, PROCESS = "model_id", "process"
-"""Tags: a run's or version's identity, and the process that logs a run."""
-PARENT = "mlflow.parentRunId"
-
 DEFAULT_ARTIFACTS = "mlartifacts"
 
 LOCK_SECONDS = 60.0
 """How long to wait for another process's run to be logged; one takes about two."""
 BUSY_SECONDS = 5.0
 """How long to wait for a lock that somebody else holds on a sqlite store."""
-BUSY_CODES = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-PASSING_STATUSES = (408, 425, 429)
 
 # It logs a traceback for each error that it also raises, and every step of making a store.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def find_database(uri: str) -> Path | None:
-    """The file of a sqlite store; None for any other."""
+    """Return the file of a sqlite store; None for any other."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def is_store_there(uri: str) -> bool:
-    """Whether there is a store to ask; a server is taken to be there."""
+    """Return whether there is a store to ask; a server is taken to be there."""
     database = find_database(uri)
     return database is None or (database.exists() and database.stat().st_size > 0)
 
@@ -81,7 +63,7 @@ def hold_store(uri: str) -> Iterator[mlflow.MlflowClient]:
         StorageError: the disk did not take a new store.
     """
     database = find_database(uri)
-    with name_store_errors(uri):
+    with _store_errors(uri):
         if database is None:
             with reach_store(uri) as client:
                 yield client
@@ -102,43 +84,34 @@ def reach_store(uri: str) -> Iterator[mlflow.MlflowClient]:
         TransientSourceError, SourceError: as `hold_store`.
     """
     database = find_database(uri)
-    with name_store_errors(uri):
+    with _store_errors(uri):
         if database is not None:
             _check_database(database)
         with _tracking_in(uri):
             yield _open_client(uri)
 
 
-@contextmanager
-def name_store_errors(uri: str) -> Iterator[None]:
-    """Turn what mlflow and the libraries below it raise into errors that name the store.
+def _store_errors(uri: str) -> AbstractContextManager[None]:
+    remedy = (
+        "give yourself permission to write it, end what holds it, or move it away and a new one is "
+        f"made; or name another store in {URI_VARIABLE}. Running again logs nothing twice"
+        if find_database(uri)
+        else f"start it, or correct {URI_VARIABLE}, or unset it to use {DEFAULT_STORE} in this "
+        "directory. Running again logs nothing twice"
+    )
 
-    Raises:
-        TransientSourceError: what was raised inside often passes.
-        SourceError: it does not.
-    """
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        reason = " ".join(str(error).split()).split(" [SQL:")[0].rstrip(".")
-        failed = f"MLflow store {hide_credentials(uri)} failed: {hide_credentials(reason)}."
-        if _often_passes(error):
-            raise TransientSourceError(
-                f"{failed} Start it, or end what holds it, and run again: nothing is logged "
-                f"twice. Or name another store in {URI_VARIABLE}."
-            ) from error
-        if find_database(uri):
-            remedy = "Give yourself permission to write it, or move it away and a new one is made"
-            raise SourceError(
-                f"{failed} {remedy}; or name another store in {URI_VARIABLE}."
-            ) from error
-        raise SourceError(
-            f"{failed} Check {URI_VARIABLE}, or unset it to use {DEFAULT_STORE} in this directory."
-        ) from error
+    def kinds(kind: Kind) -> Kind:
+        return SourceError if kind is StorageError else kind
+
+    return translated(f"MLflow store {hide_credentials(uri)}", remedy, kinds)
 
 
 def find_experiment(client: mlflow.MlflowClient, uri: str) -> str:
-    """The id of our experiment, which is made at first use."""
+    """Return the id of our experiment, which is made at first use.
+
+    Raises:
+        SourceError: somebody deleted it.
+    """
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is None:
         try:
@@ -149,39 +122,11 @@ def find_experiment(client: mlflow.MlflowClient, uri: str) -> str:
             experiment = client.get_experiment_by_name(EXPERIMENT)  # another process was first
     if experiment is None or experiment.lifecycle_stage != "active":
         raise SourceError(
-            f"MLflow experiment {EXPERIMENT} in {hide_credentials(uri)} is deleted: restore it "
-            f"with `mlflow experiments restore`, or name another store in {URI_VARIABLE}."
+            f"MLflow experiment {EXPERIMENT} in {hide_credentials(uri)} is deleted",
+            "restore it with `mlflow experiments restore`, or name another store in "
+            f"{URI_VARIABLE}",
         )
     return str(experiment.experiment_id)
-
-
-def _often_passes(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a lock, a connection or a busy server."""
-    chain: list[BaseException] = []
-    cause: BaseException | None = error
-    while cause is not None and cause not in chain:
-        chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
-    for each in reversed(chain):
-        if isinstance(each, filelock.Timeout):
-            return True
-        if isinstance(each, sqlite3.Error):
-            return getattr(each, "sqlite_errorcode", 0) & 0xFF in BUSY_CODES
-        if isinstance(each, requests.HTTPError) and each.response is not None:
-            status = each.response.status_code
-            return status in PASSING_STATUSES or status >= 500
-        if isinstance(each, requests.exceptions.SSLError):
-            return False
-        if isinstance(
-            each,
-            requests.ConnectionError
-            | requests.Timeout
-            | requests.exceptions.RetryError
-            | requests.exceptions.ChunkedEncodingError
-            | OperationalError,
-        ):
-            return True
-    return False
 
 
 @contextmanager
@@ -213,8 +158,9 @@ def _open_client(uri: str) -> mlflow.MlflowClient:
         return mlflow.MlflowClient(uri)
     # Here alone: later they are mistakes in what is logged.
     except (ImportError, ValueError) as error:
+        said = str(error).rstrip(".")
         raise SourceError(
-            f"MLflow cannot open a store: {str(error).rstrip('.')}. Correct or unset what is named."
+            f"MLflow cannot open a store ({said})", "correct or unset what is named"
         ) from error
 
 
@@ -252,6 +198,6 @@ def _create_experiment(client: mlflow.MlflowClient, artifact_location: str | Non
 
 
 def _artifact_location(uri: str) -> str | None:
-    """Beside a sqlite store; wherever a server says for any other."""
+    """Return a place beside a sqlite store; wherever a server says for any other."""
     database = find_database(uri)
     return database.absolute().with_name(DEFAULT_ARTIFACTS).as_uri() if database else None

@@ -10,21 +10,27 @@ from typing import TYPE_CHECKING, Any
 from taxi_duration.cli.cli import describe_mlflow_page, find_program
 from taxi_duration.data.schema import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
-from taxi_duration.registry.champions import name_command
-from taxi_duration.registry.promotions import BEGUN, DROPPED, SEEN, Event, Period, find_latest
-from taxi_duration.registry.registry import History, Version, promote, read_history, rollback
-from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, name_alias
+from taxi_duration.registry.champion import (
+    UNKNOWN,
+    Change,
+    History,
+    Period,
+    Version,
+    promote,
+    read_history,
+    rollback,
+)
+from taxi_duration.registry.resolve import name_command
+from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL, name_alias
 from taxi_duration.reports.terminal import draw_table
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-STATES = {
-    BEGUN: "begun, not finished",
-    DROPPED: "given up, another was set",
-    SEEN: "not recorded yet",
-}
-"""What is said of an event that is not simply done."""
+ELSEWHERE = Change(
+    "", UNKNOWN, "set in MLflow", None, UNKNOWN, "The alias was set by no command or run of ours."
+)
+"""How a version became champion of which nothing is known."""
 
 
 def add_commands(commands: Commands) -> None:
@@ -44,7 +50,11 @@ def add_commands(commands: Commands) -> None:
         description="Make a registered version champion, whatever the gate said of it.",
         allow_abbrev=False,
     )
-    promotes.add_argument("version", metavar="VERSION", help="its number, as history lists it")
+    promotes.add_argument(
+        "version",
+        metavar="VERSION",
+        help="its number, as history lists it; or its alias, model id or run id",
+    )
     promotes.set_defaults(run=_promote)
     rollbacks = commands.add_parser(
         "rollback",
@@ -96,10 +106,10 @@ def print_history(arguments: argparse.Namespace) -> None:
                 "store": history.store,
                 "champion": history.champion,
                 "versions": [_list_facts(version) for version in history.versions],
-                "events": [asdict(event) for event in history.events],
+                "events": [asdict(change) for change in history.changes],
             }
         )
-    elif history.versions or history.events:
+    elif history.versions:
         print(_render_history(history))
     else:
         print(f"no {history.cab} version is registered in {history.store}: train one first.")
@@ -116,9 +126,9 @@ def show_champion(arguments: argparse.Namespace) -> None:
     champion = history.find(history.champion)
     if history.champion is not None and champion is None:
         raise ModelError(
-            f"champion, version {history.champion} of {REGISTERED_MODEL}, cannot be used: no run "
-            f"of this pipeline logged it. Make another one champion: "
-            f"{name_command('promote VERSION', cab)}."
+            f"champion, version {history.champion} of {REGISTERED_MODEL}, cannot be used, since no "
+            "run of this pipeline logged it",
+            f"make another one champion: {name_command('promote VERSION', cab)}",
         )
     if arguments.json:
         _print_json(_describe_champion(champion, history, cab) if champion else None)
@@ -143,7 +153,7 @@ def _list_facts(version: Version) -> dict[str, Any]:
 
 
 def _describe_champion(champion: Version, history: History, cab: Cab) -> dict[str, Any]:
-    since = find_latest(history.events)
+    since = _find_change(champion, history)
     return {
         "cab": cab.name,
         **_list_facts(champion),
@@ -155,12 +165,18 @@ def _describe_champion(champion: Version, history: History, cab: Cab) -> dict[st
     }
 
 
+def _find_change(champion: Version, history: History) -> Change:
+    """Return how the champion became it."""
+    is_known = champion.periods[-1].since != UNKNOWN
+    return (history.find_change(champion.version) if is_known else None) or ELSEWHERE
+
+
 def _name_model(cab: Cab) -> str:
     return f"models:/{REGISTERED_MODEL}@{name_alias(CHAMPION, cab)}"
 
 
 def _render_champion(champion: Version, history: History, cab: Cab) -> str:
-    since = find_latest(history.events)
+    since = _find_change(champion, history)
     of = "" if cab.name == DEFAULT_CAB else f" --cab {cab.name}"
     rmse = "" if champion.rmse is None else f", RMSE {champion.rmse:.6f} minutes"
     if champion.page:
@@ -173,7 +189,7 @@ def _render_champion(champion: Version, history: History, cab: Cab) -> str:
   model             {champion.model_id}
   trained on        {", ".join(champion.trained_on) or "unknown"}
   validated on      {champion.validated_on or "unknown"}{rmse}
-  champion since    {_show_time(since.at)} UTC, {_name_kind(since)} by {since.by}
+  champion since    {_show_time(since.at)} UTC, {since.kind} by {since.by}
   why               {since.reason}
   to use it         {find_program("python")} -m taxi_duration predict --model champion{of} \
 --input FILE_OR_MONTH --output FILE
@@ -206,14 +222,14 @@ def _render_history(history: History) -> str:
     ]
     changes = [
         [
-            _show_time(event.at),
-            _name_kind(event),
-            event.version or "none",
-            event.previous or "none",
-            event.by,
-            event.reason,
+            _show_time(change.at),
+            change.kind,
+            change.version,
+            change.previous or "none",
+            change.by,
+            change.reason,
         ]
-        for event in history.events
+        for change in history.changes
     ]
     parts = [
         f"{history.cab} versions of {REGISTERED_MODEL} in {history.store}; RMSE in minutes on the "
@@ -240,8 +256,3 @@ def _show_period(period: Period) -> str:
 
 def _show_span(months: tuple[str, ...]) -> str:
     return " to ".join(dict.fromkeys((months[0], months[-1]))) if months else ""
-
-
-def _name_kind(event: Event) -> str:
-    state = STATES.get(event.state)
-    return f"{event.kind} ({state})" if state else event.kind

@@ -14,13 +14,12 @@ from sklearn.linear_model import LinearRegression
 from taxi_duration import ModelError, SourceError, load_model
 from taxi_duration.data.schema import CABS
 from taxi_duration.flows.backfill import find_champion
-from taxi_duration.model.directory import save_model
-from taxi_duration.registry.mlflow_store import hold_store
-from taxi_duration.registry.registry import load_champion
-from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, log_training
+from taxi_duration.registry.resolve import load_champion
+from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL, log_training
+from taxi_duration.registry.store import hold_store
 from tests.support.months import FEBRUARY, JANUARY
 from tests.support.runs import read_logs
-from tests.support.trained import make_report, train_on
+from tests.support.trained import make_report, save_training, train_on
 
 GREEN, YELLOW = CABS["green"], CABS["yellow"]
 
@@ -31,7 +30,7 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("store")
     training = train_on(JANUARY, "course")
     report = make_report(training)
-    saved = save_model(directory / "models", training.model, report)
+    saved = save_training(directory / "models", training.model, report)
     with pytest.MonkeyPatch.context() as patched:
         uri = f"sqlite:///{directory / 'mlflow.db'}"
         patched.setenv("MLFLOW_TRACKING_URI", uri)
