@@ -1,5 +1,6 @@
 """The run's own server, and heartbeats to a server that stays."""
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -14,9 +15,12 @@ from prefect.context import TagsContext
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     temporary_settings,
 )
 
+from taxi_duration.errors import SourceError
+from taxi_duration.flows import server
 from taxi_duration.flows.server import TAG, have_heartbeats, have_prefect_server, is_temporary
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.months import SAMPLE
@@ -161,6 +165,21 @@ def test_run_without_a_server_has_one_that_ends_with_it_and_keeps_its_runs(tmp_p
     with closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
         assert [*database.execute("SELECT state_name FROM flow_run")] == [("Completed",)]
         assert [*database.execute("SELECT count(*) FROM log")] != [(0,)]
+
+
+def test_own_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SERVE", "raise SystemExit('no such table')")
+    with (
+        temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}),
+        pytest.raises(SourceError) as raised,
+        server.have_prefect_server(),
+    ):
+        pytest.fail("it must not come so far")
+    assert str(raised.value) == (
+        "the run's own Prefect server did not start (no such table): check that "
+        f"{os.environ['PREFECT_HOME']} is writable and its prefect.db whole, or set "
+        "PREFECT_API_URL to the address of a server."
+    )
 
 
 def test_server_that_stays_is_used_as_it_is() -> None:
