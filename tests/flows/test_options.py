@@ -1,15 +1,29 @@
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
-from taxi_duration.flows.plan import make_plan
+from prefect import Flow
+from prefect.exceptions import ParameterTypeError
+from pydantic import BaseModel
 
+from orchestrate import main_flow
+from orchestrate_s3 import main_flow_s3
 from taxi_duration.data.month import Month
 from taxi_duration.data.schema import CABS
 from taxi_duration.data.tlc import check_months
 from taxi_duration.errors import DataError, InputError
 from taxi_duration.files import check_writable
-from taxi_duration.flows.options import LocalOptions, S3Options, read_options
+from taxi_duration.flows.backfill import backfill
+from taxi_duration.flows.options import (
+    BackfillOptions,
+    LocalOptions,
+    S3Options,
+    ScoringOptions,
+    read_options,
+)
+from taxi_duration.flows.predict import predict
+from taxi_duration.flows.train import make_plan
 
 TODAY = date(2023, 6, 15)
 
@@ -21,24 +35,22 @@ def plan_for(today: date = TODAY, **values: object) -> list[str]:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"month": 0, "year": 2023}, "month 0 is not a month: give a number from 1 to 12."),
-        ({"month": "13"}, "month 13 is not a month"),
-        ({"month": 3.5}, "month 3.5 is not a whole number: give one from 1 to 12."),
-        ({"month": True}, "month True is not a whole number"),
-        ({"month": "1_0"}, "month '1_0' is not a whole number"),
-        ({"month": "٣"}, "month '٣' is not a whole number"),
-        ({"year": "21"}, "year 21 has no trip records: they begin in 2009; did you mean 2021?"),
-        ({"year": "2023.0"}, "year '2023.0' is not a whole number: give one such as 2023."),
+        ({"month": 0}, "month 0 is invalid: input should be greater than or equal to 1."),
+        ({"month": "13"}, "month '13' is invalid: input should be less than or equal to 12."),
+        ({"month": 3.5}, "month 3.5 is invalid: input should be a valid integer"),
+        ({"year": "21"}, "year '21' is invalid: input should be greater than or equal to 2009."),
         ({"cab": "gren"}, "cab 'gren' is not a cab type; did you mean 'green'?"),
         ({"features": "courze"}, "feature set 'courze' is unknown; did you mean 'course'?"),
-        ({"alpha": "-0.5"}, "alpha -0.5 is not a penalty: give a finite number of at least 0."),
-        ({"alpha": "inf"}, "alpha inf is not a penalty"),
-        ({"alpha": "nan"}, "alpha nan is not a penalty"),
-        ({"alpha": "1_0"}, "alpha '1_0' is not a number: give one of at least 0, such as 3."),
-        ({"alpha": True}, "alpha True is not a number"),
-        ({"train_months": 0}, "train_months 0 is no window: give 1 to 120."),
-        ({"offline": "yes"}, "offline 'yes': Input should be a valid boolean."),
-        ({"colour": "red"}, "colour 'red': Extra inputs are not permitted."),
+        ({"alpha": "-0.5"}, "alpha '-0.5' is invalid: input should be greater than or equal to 0."),
+        ({"alpha": "inf"}, "alpha 'inf' is invalid: input should be a finite number."),
+        ({"alpha": "nan"}, "alpha 'nan' is invalid: input should be a finite number."),
+        ({"train_months": 0}, "train_months 0 is invalid: input should be greater than or equal"),
+        ({"train_months": 121}, "train_months 121 is invalid: input should be less than or equal"),
+        ({"runner": "spark"}, "runner 'spark' is invalid: input should be 'threads' or 'dask'."),
+        ({"dask_address": "127.0.0.1"}, "dask_address '127.0.0.1' is invalid: string should match"),
+        ({"offline": "yes"}, "offline 'yes' is invalid: input should be a valid boolean."),
+        ({"models_dir": "a\0b"}, r"path 'a\x00b' has a null character: leave it out."),
+        ({"colour": "red"}, "colour is no option: give year, month, cab, data_dir,"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, object], message: str) -> None:
@@ -59,6 +71,35 @@ def test_text_and_numbers_mean_the_same() -> None:
     text = {"year": "2023", "month": "02", "alpha": "1.5", "train_months": "3", "data_dir": "d"}
     numbers = {"year": 2023, "month": 2, "alpha": 1.5, "train_months": 3, "data_dir": Path("d")}
     assert read_options(LocalOptions, text) == read_options(LocalOptions, numbers)
+
+
+@pytest.mark.parametrize(
+    ("takes_them", "kind"),
+    [
+        (main_flow, LocalOptions),
+        (main_flow_s3, S3Options),
+        (backfill, BackfillOptions),
+        (predict, ScoringOptions),
+    ],
+)
+def test_a_flow_takes_exactly_its_options(
+    takes_them: Flow[..., Any], kind: type[BaseModel]
+) -> None:
+    schema = takes_them.parameters
+    assert [*schema.properties] == [*kind.model_fields]
+    for name, field in kind.model_fields.items():
+        assert schema.properties[name]["description"] == field.description
+        assert ("default" in schema.properties[name]) != (name in schema.required)
+
+
+def test_a_flow_reads_the_text_of_a_deployments_parameters() -> None:
+    given = main_flow.validate_parameters({"year": "2023", "month": "02", "data_dir": "d"})
+    assert (given["year"], given["month"], given["data_dir"]) == (2023, 2, Path("d"))
+    assert main_flow.parameters.properties["cab"]["enum"] == [*CABS]
+    with pytest.raises(ParameterTypeError, match="less than or equal to 12"):
+        main_flow.validate_parameters({"year": 2023, "month": 13})
+    given = predict.validate_parameters({"input": "2023-03", "output": "a.csv", "model": 3})
+    assert given["model"] == "3"
 
 
 def test_the_next_month_validates() -> None:
@@ -103,7 +144,7 @@ def test_the_penalty_is_left_to_the_feature_set_unless_given() -> None:
         ),
         (
             {"year": 2023, "month": 6},
-            "month 2023-06 cannot be trained on: its validation month 2023-07 has not begun; "
+            "month 2023-06 cannot be trained on, as its validation month 2023-07 has not begun: "
             "give 2023-02 or earlier.",
         ),
         ({"year": 2099, "month": 1}, "month 2099-01 cannot be trained on"),

@@ -1,4 +1,4 @@
-"""Months reduced in threads, in processes and on Dask: the same figures, whatever dies."""
+"""Months reduced in threads and on Dask: the same figures, whatever dies."""
 
 import contextlib
 import hashlib
@@ -19,14 +19,14 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.settings import PREFECT_API_URL
-from taxi_duration.flows.scale_out import ReducedMonth
-from taxi_duration.flows.walk_forward import BackfillOptions
 
 from taxi_duration.cli.cli import end_in_one_line, run_flow
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
-from taxi_duration.flows import backfill, plan, runners, scale_out
+from taxi_duration.flows import backfill, runners
+from taxi_duration.flows import train as training
+from taxi_duration.flows.options import BackfillOptions
+from taxi_duration.flows.runners import ReducedMonth
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.clusters import Cluster, serve_cluster, serve_scheduler
 from tests.support.months import write_month
@@ -113,29 +113,7 @@ def run_backfill(directory: Path, capsys: pytest.CaptureFixture[str], **given: o
     return Ran(exit_code, capsys.readouterr().err, done[0] if done else None)
 
 
-BACKFILL = (
-    "-m", "taxi_duration", "backfill", "--features", "course",
-    "--from", str(SMALL_SPAN[0]), "--to", str(SMALL_SPAN[-1]),
-)  # fmt: skip
 WINDOW = ("--year", "2024", "--month", "3", "--train-months", "3")
-TRAINING = (str(REPOSITORY / "orchestrate.py"), *WINDOW)
-
-
-def run_apart(directory: Path, *command: str) -> Ran:
-    """Run Python in a process of its own, whose other processes hear of the server as it does."""
-    completed = subprocess.run(
-        [sys.executable, *command],
-        cwd=directory,
-        env=make_environment(
-            PREFECT_API_URL=str(PREFECT_API_URL.value()),
-            PYTHONPATH=str(REPOSITORY),
-            MLFLOW_TRACKING_URI=f"sqlite:///{directory / 'mlflow.db'}",
-        ),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return Ran(completed.returncode, completed.stderr)
 
 
 def find_newest_backfill() -> UUID:
@@ -206,22 +184,30 @@ def test_real_months_backfilled_on_dask_come_to_the_same_table(
     for month in REAL_SPAN:
         name = month.file_name("green")
         tlc.files[name] = (real_data / name).read_bytes()
-    span = {"from_month": str(REAL_SPAN[0]), "to_month": str(REAL_SPAN[-1])}
+    span = {
+        "from_month": str(REAL_SPAN[0]), "to_month": str(REAL_SPAN[-1]), "features": "extended",
+    }  # fmt: skip
     received: list[ReducedMonth] = []
-    receive = scale_out.receive_month
+    receive = runners._receive
 
     def note(reduced: ReducedMonth, kept: Path) -> Any:
         received.append(reduced)
         return receive(reduced, kept)
 
     alone = run_backfill(tmp_path / "alone", capsys, **span)
-    monkeypatch.setattr(scale_out, "receive_month", note)
+    monkeypatch.setattr(runners, "_receive", note)
     on_dask = run_backfill(
         tmp_path / "on dask", capsys, **span, runner="dask", dask_address=cluster.address
     )
     assert (alone.exit_code, on_dask.exit_code) == (0, 0), alone.errors + on_dask.errors
     assert on_dask.done.steps == alone.done.steps
-    assert len(on_dask.done.steps) == 5
+    assert [(step.validation, step.trips, round(step.model, 4)) for step in alone.done.steps] == [
+        ("2023-02", 62_574, 4.5229),
+        ("2023-03", 69_392, 4.6847),
+        ("2023-04", 62_979, 4.6974),
+        ("2023-05", 66_313, 4.8662),
+        ("2023-06", 62_784, 4.9717),
+    ]
     for step in alone.done.steps:
         report = Path("models", step.model_id, "report.json")
         assert (tmp_path / "on dask" / report).read_bytes() == (
@@ -279,35 +265,10 @@ def forget_months(cluster: Cluster) -> None:
             path.unlink()
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (
-            {"dask_address": "tcp://127.0.0.1:8786"},
-            "error: dask_address tcp://127.0.0.1:8786 is given: give runner dask with it.",
-        ),
-        (
-            {"runner": "dask", "dask_address": "127.0.0.1"},
-            "error: dask_address '127.0.0.1' is not one of a scheduler: give one such as "
-            "tcp://10.0.0.5:8786.",
-        ),
-        (
-            {"runner": "spark"},
-            "error: runner 'spark' is not one: give threads or processes or dask.",
-        ),
-    ],
-)
-def test_a_runner_that_is_none_is_refused(
-    given: dict[str, str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    ran = run_backfill(tmp_path, capsys, **given)
-    assert (ran.exit_code, ran.errors) == (2, f"{message}\n")
-
-
 def test_dask_that_is_not_installed_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "find_spec", lambda _: None)
+    monkeypatch.setattr(training, "find_spec", lambda _: None)
     ran = run_backfill(tmp_path, capsys, runner="dask")
     assert (ran.exit_code, ran.errors) == (
         2,
@@ -339,7 +300,7 @@ def test_a_worker_with_other_code_is_refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(scale_out, "identify_code", lambda _: "another version's")
+    monkeypatch.setattr(runners, "identify_code", lambda _: "another version's")
     ran = run_backfill(tmp_path, capsys, runner="dask", dask_address=cluster.address)
     assert (ran.exit_code, ran.said) == (
         1,
@@ -352,23 +313,15 @@ def test_a_worker_with_other_code_is_refused(
     assert "Traceback" not in ran.errors
 
 
-@pytest.mark.parametrize("runner", ["processes", "dask"])
 def test_errors_come_back_whole_and_a_busy_source_is_asked_again(
-    runner: str,
-    cluster: Cluster,
-    tlc: Tlc,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    cluster: Cluster, tlc: Tlc, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = SMALL_SPAN[2].file_name("green")
     tlc.answers[:] = [answer_status(503, Retry_After="1")]
     was, tlc.files[bad] = tlc.files[bad], b"no parquet file"
+    forget_months(cluster)
     try:
-        if runner == "processes":
-            ran = run_apart(tmp_path, *BACKFILL, "--runner", runner)
-        else:
-            forget_months(cluster)
-            ran = run_backfill(tmp_path, capsys, runner=runner, dask_address=cluster.address)
+        ran = run_backfill(tmp_path, capsys, runner="dask", dask_address=cluster.address)
     finally:
         tlc.files[bad] = was
     assert ran.exit_code == 2, ran.errors
@@ -376,37 +329,6 @@ def test_errors_come_back_whole_and_a_busy_source_is_asked_again(
     assert bad in ran.said[0]
     assert "Traceback" not in ran.errors
     assert len(tlc.requests) > len(set(tlc.requests))
-
-
-def test_a_process_that_is_killed_is_named_and_the_next_run_completes(
-    tlc: Tlc, trained_alone: Run, tmp_path: Path
-) -> None:
-    tlc.always = hang
-    with ThreadPoolExecutor(1) as other:
-
-        def kill() -> None:
-            wait_until(lambda: tlc.requests, "a process that fetches a month")
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):  # it may end meanwhile
-                    if "spawn_main" in " ".join(child.cmdline()):
-                        child.kill()
-
-        killing = other.submit(kill)
-        ran = run_apart(tmp_path, *TRAINING, "--runner", "processes")
-        killing.result()
-    assert (ran.exit_code, ran.said) == (
-        1,
-        [
-            "error: a process of the runner died, perhaps for want of memory: run again, what is "
-            "done is kept; or give runner threads."
-        ],
-    )
-    assert "Traceback" not in ran.errors
-    tlc.always = None
-    ran = run_apart(tmp_path, *TRAINING, "--runner", "processes")
-    assert ran.exit_code == 0, ran.errors
-    (report,) = tmp_path.glob("models/*/*/report.json")
-    assert report.read_bytes() == trained_alone.report_bytes
 
 
 def test_a_scheduler_that_ends_is_named(
@@ -472,8 +394,7 @@ class Ended:
 
 
 ENDINGS = {
-    "threads": ("SIGTERM", 143),
-    "processes": ("SIGINT", 130),
+    "threads": ("SIGINT", 130),
     "dask": ("SIGTERM", 143),
 }
 

@@ -1,8 +1,10 @@
-"""A run whose process was killed becomes Crashed within two minutes, and no other run does."""
+"""The run's own server, and heartbeats to a server that stays."""
 
+import os
+import sqlite3
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,17 @@ from prefect.context import TagsContext
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+    PREFECT_SERVER_ALLOW_EPHEMERAL_MODE,
     temporary_settings,
 )
 
-from taxi_duration.flows.server import TAG, have_heartbeats
-from tests.conftest import connected_to
+from taxi_duration.errors import SourceError
+from taxi_duration.flows import server
+from taxi_duration.flows.server import TAG, have_heartbeats, have_prefect_server, is_temporary
+from tests.conftest import REPOSITORY, connected_to
 from tests.support.months import SAMPLE
 from tests.support.runs import OF_NO_DEPLOYMENT, run_local
-from tests.support.servers import make_environment, wait_until
+from tests.support.servers import answers, make_environment, wait_until
 from tests.support.watched import forget_automations, receive, start_script, watch
 from tests.support.web import Tlc, hang
 
@@ -123,6 +128,65 @@ def test_dead_run_is_crashed_and_told_and_no_other(
         with get_client(sync_client=True) as client:
             for each in read_runs("of-others-main-flow", "of-others-their-flow"):
                 client.delete_flow_run(each.id)
+
+
+ALONE = """
+import sys
+from prefect import flow
+from prefect.settings import PREFECT_API_URL
+from taxi_duration.flows.server import have_prefect_server, is_temporary
+
+@flow(name="alone")
+def alone():
+    return is_temporary()
+
+assert is_temporary()
+with have_prefect_server(lambda: print("meanwhile")):
+    assert alone()
+    print(PREFECT_API_URL.value())
+assert not [name for name in sys.modules if name.startswith("prefect.server")]
+"""
+
+
+def test_run_without_a_server_has_one_that_ends_with_it_and_keeps_its_runs(tmp_path: Path) -> None:
+    environment = make_environment(
+        PREFECT_HOME=str(tmp_path),
+        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
+        PYTHONPATH=str(REPOSITORY),
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", ALONE],
+        env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    meanwhile, url = ran.stdout.split()
+    assert meanwhile == "meanwhile"
+    assert not answers(f"{url}/health")
+    with closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
+        assert [*database.execute("SELECT state_name FROM flow_run")] == [("Completed",)]
+        assert [*database.execute("SELECT count(*) FROM log")] != [(0,)]
+
+
+def test_own_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "SERVE", "raise SystemExit('no such table')")
+    with (
+        temporary_settings({PREFECT_SERVER_ALLOW_EPHEMERAL_MODE: True}),
+        pytest.raises(SourceError) as raised,
+        server.have_prefect_server(),
+    ):
+        pytest.fail("it must not come so far")
+    assert str(raised.value) == (
+        "the run's own Prefect server did not start (no such table): check that "
+        f"{os.environ['PREFECT_HOME']} is writable and its prefect.db whole, or set "
+        "PREFECT_API_URL to the address of a server."
+    )
+
+
+def test_server_that_stays_is_used_as_it_is() -> None:
+    url = "http://127.0.0.1:9/api"
+    with temporary_settings({PREFECT_API_URL: url}), have_prefect_server(pytest.fail):
+        assert PREFECT_API_URL.value() == url
+        assert not is_temporary()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,4 @@
 import hashlib
-import inspect
 import shutil
 from collections.abc import Callable
 from datetime import UTC, date, datetime
@@ -12,14 +11,12 @@ from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.flow_engine import run_flow
 from prefect.states import Scheduled
-from taxi_duration.flows.plan import make_plan
 
 from orchestrate import main_flow
-from orchestrate_s3 import main_flow_s3
 from taxi_duration import train_model
 from taxi_duration.data.month import Month
-from taxi_duration.flows.options import LocalOptions, S3Options, TrainingOptions
-from taxi_duration.flows.train import TrainedRun, read_flow_day
+from taxi_duration.flows.options import LocalOptions
+from taxi_duration.flows.train import TrainedRun, make_plan, read_flow_day
 from tests.support.months import write_months
 from tests.support.runs import Run, read_logs, read_report_artifact, read_task_runs, run_local
 from tests.support.web import Tlc
@@ -263,15 +260,3 @@ def test_nothing_is_pickled_between_tasks(tmp_path: Path, prefect_home: Path) ->
     write_months(tmp_path / "data", Month(2023, 1))
     assert run_local(tmp_path, "--year", "2023", "--month", "1").exit_code == 0
     assert {*prefect_home.glob("storage/**/*")} == before
-
-
-@pytest.mark.parametrize(
-    ("training_flow", "options"), [(main_flow, LocalOptions), (main_flow_s3, S3Options)]
-)
-def test_flow_takes_exactly_its_options(
-    training_flow: Flow[..., Any], options: type[TrainingOptions]
-) -> None:
-    parameters = inspect.signature(training_flow.fn).parameters
-    assert {name: parameter.default for name, parameter in parameters.items()} == {
-        name: field.default for name, field in options.model_fields.items()
-    }

@@ -7,7 +7,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.evaluation.walk_forward import Step
 from taxi_duration.reports.markdown import embed_png
 from taxi_duration.reports.plots import TEXT_SIZE, draw_rmse_by_month, plot_rmse_by_month
-from tests.flows.test_walk_forward import make_step
+from tests.evaluation.test_walk_forward import make_step
 
 
 def make_steps(number: int, champion_from: int | None = None) -> list[Step]:
