@@ -7,7 +7,6 @@ from typing import Any
 
 import mlflow
 import pytest
-from taxi_duration.registry.tracking import REGISTERED_MODEL
 
 from taxi_duration.cli.cli import find_program
 from taxi_duration.registry import champion
