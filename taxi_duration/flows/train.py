@@ -210,7 +210,14 @@ def train(
     remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
     warn_of_drift(remarks)
     try:
-        tracked = log_to_mlflow(plan.cab, training.model, directory, report, remarks.sentences)
+        tracked = log_to_mlflow(
+            plan.cab,
+            training.model,
+            directory,
+            report,
+            remarks.sentences,
+            is_candidate=not challenge.is_champion,
+        )
     except Exception as error:
         publish_report(report, f"none. {hide_credentials(str(error))}", location, remarks)
         raise

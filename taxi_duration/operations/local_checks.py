@@ -102,7 +102,7 @@ def check_mlflow() -> str:
         with reach_store(uri) as client:
             client.search_experiments(max_results=1)
     except SourceError as error:
-        found = re.split(r"\. | Response body: ", str(error))[0]
+        found = re.split(r"\. | Response body: ", error.problem)[0]
         is_passing = isinstance(error, TransientSourceError)
         if database is None:
             fix = _mend_server(uri, found)

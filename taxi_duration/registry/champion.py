@@ -241,7 +241,7 @@ class _Standing:
         """Return when each version was champion, oldest first."""
         periods: dict[str, list[Period]] = {}
         ends: list[str | None] = [change.at for change in self.changes[1:]]
-        for change, until in zip(self.changes, [*ends, None], strict=True):
+        for change, until in zip(self.changes, [*ends, None], strict=False):
             if until is None and change.version != self.champion:
                 until = UNKNOWN
             periods.setdefault(change.version, []).append(Period(change.at, until))

@@ -71,6 +71,8 @@ class Recipe:
                 name = by_name[month.file_name(cab.name)]
                 inputs[month] = name, str(report["inputs"][name])
             thresholds = Thresholds(**report["thresholds"])
+            if not alphas:
+                raise LookupError("no alpha")
             features = recorded.model.features
             if len(alphas) > 1:
                 features = replace(features, alphas=alphas)
@@ -119,10 +121,10 @@ def reproduce(recorded: FoundModel, data_directory: Path, *, offline: bool) -> R
         DataError: a month's file is not there, has other bytes, or changes meanwhile.
     """
     recipe = Recipe.of(recorded)
-    files = verify_inputs(recipe, data_directory, offline=offline)
-    reproduced = retrain(recorded, recipe, files)
     with _named_gaps(recorded):
         said = list_recorded(recorded)
+    files = verify_inputs(recipe, data_directory, offline=offline)
+    reproduced = retrain(recorded, recipe, files)
     here, theirs = read_versions(), recorded.report.get("versions", {})
     return Reproduction(
         recorded,

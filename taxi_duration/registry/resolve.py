@@ -85,7 +85,7 @@ def find_model(
         for directory in filter(Path.is_dir, places):
             model, report = load_model(directory), load_report(directory)
             found = FoundModel(model, report["model_id"], None, report, str(directory))
-            _check_cab(found.report["cab"], reference, cab)
+            _check_cab(found.report["cab"], f"model {reference}", cab)
             return found
     uri = resolve_tracking_uri()
     shown = hide_credentials(uri)
@@ -105,7 +105,7 @@ def find_model(
             if version is not None:
                 return load_version(client, uri, version, cab)
             with _named(f"MLflow run {run.info.run_id}", "give one whose training is finished"):
-                return _load(client, uri, run, None, cab, reference)
+                return _load(client, uri, run, None, cab, f"model {reference}")
     if reference == CHAMPION:
         of = cab.name if cab else DEFAULT_CAB
         raise InputError(

@@ -155,9 +155,9 @@ def log_training(
 
     Args:
         directory: the model directory, whose name is the identity and whose files are logged.
-        report: with the gate's verdict, which is recorded with the version.
+        report: with the gate's verdict on a candidate, which is recorded with the version.
         notices: sentences on how its months got here, kept as a tag.
-        is_candidate: whether its version gets the alias.
+        is_candidate: whether it was judged just now; its version gets the alias and the verdict.
 
     Raises:
         ModelError: a figure of the report is not finite.
@@ -175,9 +175,9 @@ def log_training(
             _log_run(client, experiment_id, model_id, cab, model, directory, report)
             runs = _search_runs(client, experiment_id, f"{MODEL_ID} = '{model_id}'")
         run, version = _keep_one(client, runs, model_id)
-        _record_verdict(client, version, report)
         number = str(version.version)
         if is_candidate:
+            _record_verdict(client, version, report)
             client.set_registered_model_alias(REGISTERED_MODEL, name_alias(CANDIDATE, cab), number)
         if notices:
             client.set_tag(run.info.run_id, NOTICES, "\n".join(notices))

@@ -7,12 +7,11 @@ from typing import Any
 
 import mlflow
 import pytest
-from taxi_duration.registry.mlflow_run import collect_verdict
-from taxi_duration.registry.tracking import REGISTERED_MODEL
 
 from taxi_duration.cli.cli import find_program
-from taxi_duration.registry import promotions
-from tests.support.registered import GATE, IDS, RMSE, read_aliases
+from taxi_duration.registry import champion
+from taxi_duration.registry.runs import REGISTERED_MODEL
+from tests.support.registered import GATE, IDS, RMSE, Registered, read_aliases
 from tests.support.runs import call_taxi_duration
 from tests.support.servers import find_free_port
 
@@ -31,8 +30,8 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Clock, "days", 0)
-    monkeypatch.setattr(promotions, "datetime", Clock)
-    monkeypatch.setattr(promotions, "describe_user", lambda: "ann@host")
+    monkeypatch.setattr(champion, "datetime", Clock)
+    monkeypatch.setattr(champion, "_describe_user", lambda: "ann@host")
 
 
 def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -45,10 +44,11 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]
 
 
 @pytest.fixture
-def story(registry: mlflow.MlflowClient, capsys: pytest.CaptureFixture[str]) -> mlflow.MlflowClient:
+def story(
+    registry: mlflow.MlflowClient, registered: Registered, capsys: pytest.CaptureFixture[str]
+) -> mlflow.MlflowClient:
     """Version 2, which the gate refused, was promoted, rolled back, and set elsewhere."""
-    for tag, value in collect_verdict({"gate": GATE}).items():
-        registry.set_model_version_tag(REGISTERED_MODEL, "2", tag, value)
+    registered.log("2", GATE)
     for arguments, said in (
         (("promote", "1"), "version 1 is champion now; there was none.\n"),
         (("promote", "2"), "version 2 is champion now, in place of version 1.\n"),
@@ -90,19 +90,17 @@ def test_history_as_json_has_all_of_it(
         "reasons": GATE["reasons"],
         "against": IDS["1"],
         "run_id": run_id,
-        "champion": [{"from": "2026-01-02T12:30:05+00:00", "to": "2026-01-03T12:30:05+00:00"}],
+        "champion": [{"from": "2026-01-02T12:30:05+00:00", "to": "2026-01-04T12:30:05+00:00"}],
         "is_synthetic": False,
     }
     assert found["events"][2] == {
-        "number": 3,
-        "at": "2026-01-03T12:30:05+00:00",
+        "at": "2026-01-04T12:30:05+00:00",
         "kind": "rollback",
         "version": "1",
         "previous": "2",
-        "model_id": IDS["1"],
         "reason": "Rolled back by hand.",
         "by": "ann@host",
-        "state": "done",
+        "earlier": [],
     }
 
 
@@ -121,7 +119,7 @@ green champion: version 1 of nyc-taxi-duration
   model             green/2023-01-aaaaaaaa
   trained on        2023-01
   validated on      2023-02, RMSE 5.500000 minutes
-  champion since    2026-01-05 12:30:05 UTC, rollback by ann@host
+  champion since    2026-01-06 12:30:05 UTC, rollback by ann@host
   why               Rolled back by hand.
   to use it         {find_program("python")} -m taxi_duration predict --model champion --input \
 FILE_OR_MONTH --output FILE
@@ -139,7 +137,7 @@ FILE_OR_MONTH --output FILE
     assert {name: found[name] for name in ("cab", "version", "since", "kind", "reason", "by")} == {
         "cab": "green",
         "version": "1",
-        "since": "2026-01-05T12:30:05+00:00",
+        "since": "2026-01-06T12:30:05+00:00",
         "kind": "rollback",
         "reason": "Rolled back by hand.",
         "by": "ann@host",
@@ -179,8 +177,9 @@ def test_a_run_that_is_gone_and_a_version_of_somebody_else_are_told(
     registry.set_registered_model_alias(REGISTERED_MODEL, "champion", "6")
     assert call(capsys, "show", "champion") == (
         2,
-        "error: champion, version 6 of nyc-taxi-duration, cannot be used: no run of this pipeline "
-        "logged it. Make another one champion: `python -m taxi_duration promote VERSION`.\n",
+        "error: champion, version 6 of nyc-taxi-duration, cannot be used, since no run of this "
+        "pipeline logged it: make another one champion: `python -m taxi_duration promote "
+        "VERSION`.\n",
     )
 
 
@@ -190,12 +189,13 @@ def test_mistakes_end_in_one_line_and_exit_code_2(
     store = f"sqlite:///{tmp_path}/mlflow.db"
     of_history = "`python -m taxi_duration history` lists"
     assert call(capsys, "promote", "9") == (
-        2, f"error: version 9 of nyc-taxi-duration is not in {store}: {of_history} those that "
-        "are.\n",
+        2, f"error: model '9' is neither a directory nor, in MLflow store {store}, a version or an "
+        "alias of nyc-taxi-duration, a model id or a run: give one that `python -m taxi_duration "
+        "history` lists, or a model directory such as models/green/2023-01-1a2b3c4d.\n",
     )  # fmt: skip
     assert call(capsys, "rollback") == (
         2,
-        "error: green has had no champion: there is nothing to roll back to; "
+        "error: green has had no champion, so there is nothing to roll back to: "
         f"{of_history} what can be promoted.\n",
     )
     for wrong in (("promote",), ("show",), ("show", "candidate"), ("history", "--cab", "blue")):
@@ -209,7 +209,6 @@ def test_without_a_store_or_a_version_there_is_a_sentence(
 ) -> None:
     store = f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
-    nothing = f"nothing is registered in {store}, which is not there: train a model first, such as "
     assert call(capsys, "history") == (
         0, f"no green version is registered in {store}: train one first.\n",
     )  # fmt: skip
@@ -219,7 +218,10 @@ def test_without_a_store_or_a_version_there_is_a_sentence(
         "`python -m taxi_duration promote VERSION`.\n",
     )
     for command in (("promote", "1"), ("rollback",)):
-        assert call(capsys, *command) == (2, f"error: {nothing}with `python orchestrate.py`.\n")
+        code, errors = call(capsys, *command)
+        assert code == 2
+        assert f"{store}" in errors
+        assert "not there: train a model first, such as with `python orchestrate.py`" in errors
     assert json.loads(call(capsys, "history", "--json")[1])["versions"] == []
     assert [*tmp_path.iterdir()] == []
 
@@ -237,5 +239,5 @@ def test_a_store_that_fails_ends_in_one_line_and_exit_code_1(
         for command in (("history",), ("show", "champion"), ("promote", "1"), ("rollback",)):
             code, errors = call(capsys, *command)
             assert (code, errors.count("\n")) == (1, 1)
-            assert errors.startswith(f"error: MLflow store {shown} failed: ")
+            assert errors.startswith(f"error: MLflow store {shown} failed (")
             assert "SECRET" not in errors

@@ -147,12 +147,12 @@ TAMPERED: list[tuple[Tamper, str]] = [
     (write("manifest.json", json.dumps({"format": 3, "sha256": [*FILES]})), "names"),
     (
         change_manifest(format="3"),
-        "has format '3', and this version reads 3: train the model again.",
+        "has format '3', and this version reads 3: train",
     ),
-    (change_manifest(format=2), "has format 2, and this version reads 3: train the model again."),
+    (change_manifest(format=2), "has format 2, and this version reads 3: train"),
     (
         change_manifest(sha256={}),
-        "names nothing where a model has model.skops, report.json, report.html, README.md: it is",
+        "names nothing where a model has model.skops, report.json, report.html, README.md, which",
     ),
     (change_manifest(sha256=dict.fromkeys(FILES)), NOT_WRITTEN),
     (name_file("extra.json"), "names README.md, extra.json, model.skops, report.html, report.json"),

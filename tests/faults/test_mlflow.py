@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,14 +26,13 @@ from taxi_duration.data.schema import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.report import load_report
 from taxi_duration.flows import challenge
-from taxi_duration.flows.processes import describe_process
+from taxi_duration.registry import runs
 from taxi_duration.registry import store as mlflow_store
 from taxi_duration.registry.resolve import FoundModel, load_champion
 from taxi_duration.registry.runs import (
     CANDIDATE,
     REGISTERED_MODEL,
     TrackedRun,
-    close_dead_runs,
     log_training,
 )
 from taxi_duration.registry.store import EXPERIMENT
@@ -110,43 +110,6 @@ def check_exactly_one(store: str, name: str, trials: int = 3) -> MlflowRun:
     return run
 
 
-@pytest.fixture(scope="module")
-def closed(killed: Path) -> dict[str, str]:
-    """Each killed run's status as the next start found it, by identity, and closed all."""
-    store = store_in(killed / "points")
-    parents = [run for run in read_runs(store) if "mlflow.parentRunId" not in run.data.tags]
-    before = {run.data.tags["model_id"]: run.info.status for run in parents}
-    client = mlflow.MlflowClient(store)
-    (experiment_id,) = {run.info.experiment_id for run in parents}
-    mine, elsewhere = (
-        client.create_run(experiment_id, tags={"process": process, "model_id": "green/other"})
-        for process in (describe_process(), "another-host:1:1.00")
-    )
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("MLFLOW_TRACKING_URI", store)
-        close_dead_runs()
-    for run in (mine, elsewhere):
-        assert client.get_run(run.info.run_id).info.status == "RUNNING"
-        client.delete_run(run.info.run_id)
-    return before
-
-
-def test_the_next_start_closes_what_a_kill_left_running(
-    killed: Path, closed: dict[str, str]
-) -> None:
-    finished = ("between log and register", "within register", "between register and alias")
-    expected = {f"green/{name}": "RUNNING" for name in KILLED if name not in finished}
-    expected |= {f"green/{name}": "FINISHED" for name in finished}
-    assert closed == expected | {f"green/{TERMINATED}": "KILLED"}
-    for run in read_runs(store_in(killed / "points")):
-        assert run.info.status != "RUNNING"
-        if closed[run.data.tags["model_id"]] == "RUNNING" and run.info.status == "KILLED":
-            process = run.data.tags["process"]
-            reason = f"its process {process} died before the run was complete"
-            assert run.data.tags["closed_because"] == reason
-
-
-@pytest.mark.usefixtures("closed")
 @pytest.mark.parametrize("name", [*KILLED, TERMINATED])
 def test_logging_again_after_a_death_leaves_one_run_one_version_one_alias(
     killed: Path, name: str
@@ -161,27 +124,27 @@ def test_logging_again_after_a_death_leaves_one_run_one_version_one_alias(
     check_exactly_one(store, name)
 
 
-def test_a_dead_process_need_not_be_closed_before_its_training_is_logged_again(
-    killed: Path, saved: Path, tmp_path: Path
+def test_an_unfinished_run_of_a_server_is_spared_for_an_hour(
+    killed: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = store_in(tmp_path)
+    monkeypatch.setattr(runs, "find_database", lambda _: None)  # as of a server
+    store, identity = store_in(tmp_path), f"green/{saved.name}"
     log_to(store, saved)
     client = mlflow.MlflowClient(store)
-    (parent,) = [run for run in read_runs(store) if "mlflow.parentRunId" not in run.data.tags]
-    identity = f"green/{saved.name}"
-    with subprocess.Popen(["true"]) as gone:
-        gone.wait()
-    host = describe_process().rsplit(":", 2)[0]
-    dead, alive = (
-        client.create_run(
-            parent.info.experiment_id, tags={"process": process, "model_id": identity}
-        ).info.run_id
-        for process in (f"{host}:{gone.pid}:1.00", "another-host:1:1.00")
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    now = int(1000 * time.time())
+    old, new = (
+        client.create_run(experiment.experiment_id, start_time=begun, tags={"model_id": identity})
+        for begun in (now - 3_601_000, now)
     )
+    other = client.create_run(experiment.experiment_id, tags={"model_id": "green/other"})
     log_to(store, saved)
-    assert {run.info.run_id for run in read_runs(store)} & {dead, alive} == {alive}
-    client.delete_run(alive)
-    check_exactly_one(store, saved.name)
+    kept = {run.info.run_id for run in read_runs(store)}
+    assert kept & {run.info.run_id for run in (old, new, other)} == {
+        new.info.run_id,
+        other.info.run_id,
+    }
 
 
 def test_a_model_logged_after_a_kill_predicts(killed: Path, saved: Path) -> None:
@@ -243,8 +206,9 @@ def test_a_locked_store_is_named_and_works_once_released(
         with pytest.raises(TransientSourceError) as raised:
             log_to(store, saved)
         assert str(raised.value) == (
-            f"MLflow store {store} failed: database is locked. Start it, or end what holds it, and "
-            "run again: nothing is logged twice. Or name another store in MLFLOW_TRACKING_URI."
+            f"MLflow store {store} failed (database is locked): give yourself permission to write "
+            "it, end what holds it, or move it away and a new one is made; or name another store "
+            "in MLFLOW_TRACKING_URI. Running again logs nothing twice."
         )
     log_to(store, saved)
 
@@ -282,7 +246,7 @@ def test_a_run_whose_store_fails_keeps_its_model_and_its_report(
     run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
     assert run.exit_code == 1
     assert "Traceback" not in run.output
-    said = f"MLflow store sqlite:///{tmp_path}/mlflow.db failed: file is not a database. Give"
+    said = f"MLflow store sqlite:///{tmp_path}/mlflow.db failed (file is not a database): give"
     assert f"error: {said}" in run.output
     load_model(run.model_directory)
     artifact = str(read_report_artifact(run.flow_run.id).data)
@@ -312,8 +276,8 @@ def delete_experiment(database: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda database: database.write_text("x" * 5000), "failed: file is not a database. Give"),
-        (change_version, "failed: Detected out-of-date database schema (found version 0000"),
+        (lambda database: database.write_text("x" * 5000), "failed (file is not a database): give"),
+        (change_version, "failed (Detected out-of-date database schema (found version 0000"),
         (delete_experiment, "is deleted: restore it with `mlflow experiments restore`, or name"),
     ],
 )
@@ -342,9 +306,9 @@ def test_a_wrong_setting_of_mlflow_is_named(
     with pytest.raises(SourceError) as raised:
         log_to(store.format(tmp_path), saved)
     assert type(raised.value) is SourceError
-    wrong = f"MLflow cannot open a store: Failed to convert 'many' for {setting}: "
+    wrong = f"MLflow cannot open a store (Failed to convert 'many' for {setting}: "
     assert str(raised.value).startswith(wrong)
-    assert str(raised.value).endswith(". Correct or unset what is named.")
+    assert str(raised.value).endswith("): correct or unset what is named.")
     assert {path.name for path in tmp_path.iterdir()} <= {"mlflow.db.lock"}
 
 
@@ -377,7 +341,7 @@ def test_a_read_only_store_is_named(saved: Path, fresh: Path) -> None:
         model, report = load_model(saved), load_report(saved)
         with pytest.MonkeyPatch.context() as patched, unprivileged():
             patched.setenv("MLFLOW_TRACKING_URI", store_in(directory))
-            with pytest.raises(SourceError, match=r"readonly database\. Give yourself permission"):
+            with pytest.raises(SourceError, match=r"readonly database\): give yourself permission"):
                 log_training(CABS["green"], model, saved, report)
 
 
@@ -386,7 +350,7 @@ def test_a_figure_that_is_not_finite_reaches_no_store(saved: Path, tmp_path: Pat
     report["validation"]["mae"] = float("nan")
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", store_in(tmp_path))
-        with pytest.raises(ModelError, match=r"^validation.mae is nan: this model is neither"):
+        with pytest.raises(ModelError, match=r"^validation.mae is nan, so this model is neither"):
             log_training(CABS["green"], load_model(saved), saved, report)
     assert [*tmp_path.iterdir()] == []
 
@@ -430,7 +394,7 @@ def test_a_server_that_fails_is_asked_again(
     with (
         answering(status) as host,
         pytest.raises(
-            TransientSourceError, match=f"^MLflow store http://{host} failed: "
+            TransientSourceError, match=rf"^MLflow store http://{host} failed \("
         ) as raised,
     ):
         log_to(f"http://user:MLSECRET@{host}", saved)
@@ -442,26 +406,11 @@ def test_a_server_that_refuses_is_not_asked_again(saved: Path, status: int) -> N
     with answering(status) as host, pytest.raises(SourceError) as raised:
         log_to(f"http://{host}", saved)
     assert type(raised.value) is SourceError
-    assert str(raised.value).startswith(f"MLflow store http://{host} failed: ")
-    assert "Check MLFLOW_TRACKING_URI, or unset it" in str(raised.value)
+    assert str(raised.value).startswith(f"MLflow store http://{host} failed (")
+    assert "correct MLFLOW_TRACKING_URI, or unset it" in str(raised.value)
 
 
 def test_a_server_that_is_down_is_asked_again(saved: Path) -> None:
     store = f"http://127.0.0.1:{find_free_port()}"
-    with pytest.raises(TransientSourceError, match=f"^MLflow store {store} failed: "):
+    with pytest.raises(TransientSourceError, match=rf"^MLflow store {store} failed \("):
         log_to(store, saved)
-
-
-@pytest.mark.parametrize("store", ["http://127.0.0.1:9", "sqlite:///{}/none.db", "{}/spoilt.db"])
-def test_looking_for_dead_runs_makes_no_store_and_fails_no_run(
-    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "spoilt.db").write_text("not a database")
-    uri = store.format(tmp_path) if "://" in store else f"sqlite:///{store.format(tmp_path)}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    close_dead_runs()
-    warned = [f"runs left RUNNING were not looked for: MLflow store {uri} failed: "]
-    assert [record.message[: len(warned[0])] for record in caplog.records] == (
-        [] if store.endswith("none.db") else warned
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["spoilt.db"]

@@ -111,7 +111,7 @@ def test_a_damaged_directory_is_written_anew_beside_files_of_somebodys_own(
 
 
 def test_nothing_is_left_when_writing_fails(course: DurationModel, tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="report.json"):
+    with pytest.raises(KeyError, match=r"report\.json"):
         save_model(tmp_path, MODEL_ID, course, {})
     assert list((tmp_path / "green").iterdir()) == []
 

@@ -612,7 +612,7 @@ def test_a_locked_store_is_named(healthy: Patient, monkeypatch: pytest.MonkeyPat
     with closing(sqlite3.connect(healthy.store, isolation_level=None)) as connection:
         connection.execute("BEGIN EXCLUSIVE")
         fault = healthy.have_broken("mlflow")
-    assert fault.found == f"MLflow store sqlite:///{healthy.store} failed: database is locked"
+    assert fault.found == f"MLflow store sqlite:///{healthy.store} failed (database is locked)"
     assert fault.fix == (
         f"end the process that holds it, which this names: fuser -v {healthy.store}"
     )
@@ -651,7 +651,7 @@ def test_a_store_that_does_not_answer_is_named(
     port = find_free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:pa55word@127.0.0.1:{port}")
     fault = healthy.check("mlflow")
-    assert fault.found.startswith(f"MLflow store http://127.0.0.1:{port} failed: ")
+    assert fault.found.startswith(f"MLflow store http://127.0.0.1:{port} failed (")
     assert fault.fix == (
         f"mlflow server --host 127.0.0.1 --port {port} --backend-store-uri sqlite:///mlflow.db"
     )

@@ -615,7 +615,7 @@ def saved(trainings: dict[str, Training], tmp_path_factory: pytest.TempPathFacto
         patched.setenv("MLFLOW_TRACKING_URI", uri)
         with hold_store(uri):
             pass
-        with pytest.raises(InputError, match=r"^version 1 of nyc-taxi-duration is not in sqlite:"):
+        with pytest.raises(InputError, match=r"^model '1' is neither a directory nor"):
             load_named_model("1", CABS["green"])
         log_training(CABS["green"], training.model, model, report)
     return model
@@ -642,10 +642,12 @@ def test_a_model_goes_by_its_alias_its_version_or_its_directory(
         assert (named.model_id, named.version) == (model_id, version)
         np.testing.assert_array_equal(named.model.predict(trips), expected)
     for name in ("2", "99"):
-        absent = rf"^version {name} of nyc-taxi-duration is not in sqlite:"
+        absent = rf"^model '{name}' is neither a directory nor, in MLflow store sqlite:"
         with pytest.raises(InputError, match=absent):
             load_named_model(name, green)
-    with pytest.raises(InputError, match=r"^version 1 of .* is of another cab type than yellow"):
+    with pytest.raises(
+        InputError, match=r"^version 1 of .* is of another cab type, green, than yellow"
+    ):
         load_named_model("1", CABS["yellow"])
     with pytest.raises(InputError, match=r"^model .* is of another cab type, green, than yellow: "):
         load_named_model(str(saved), CABS["yellow"])
@@ -708,7 +710,7 @@ REFUSED = [
     ("--input trips.parquet --output o\0.csv", "path 'o\\x00.csv' has a null character, which no"),
     ("--input t\0.csv --output out.csv", "path 't\\x00.csv' has a null character, which no path "),
     ("--input 2023-02 --output out.csv --data-dir \0", "path '\\x00' has a null character, which"),
-    ("--input trips.csv --output out.csv --model m\0", "model 'm\\x00' is not one. Give champion"),
+    ("--input trips.csv --output out.csv --model m\0", "model 'm\\x00' was not found, and MLflow"),
     (
         "--input trips.parquet --output trips.parquet --model no",
         "output trips.parquet is the input itself",
@@ -727,7 +729,7 @@ REFUSED = [
         "id column 'no' is not in trips.csv, who",
     ),
     ("--input trips.parquet --output out.csv --id-column list", "the id column holds list<"),
-    ("--input trips.csv --output out.csv --model no", "model 'no' is not one. Give champion, the "),
+    ("--input trips.csv --output out.csv --model no", "model 'no' was not found, and MLflow "),
     ("--input trips.csv --output out.csv --model dir.csv", "dir.csv is not a model directory ("),
     ("--input trips.csv --output out.csv --model 7", "nothing is registered in sqlite:"),
     ("--input trips.csv --output out.csv --cab fhv", "cab 'fhv' cannot be used: its files hold no"),

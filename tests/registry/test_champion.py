@@ -1,43 +1,28 @@
-"""The registry over a real MLflow store: promoted once, rolled back, and told truly."""
+"""Champions in a real MLflow store: promoted once, rolled back, and told truly."""
 
 import json
 from pathlib import Path
 
 import mlflow
 import pytest
-from taxi_duration.registry.mlflow_run import collect_verdict
-from taxi_duration.registry.promotions import Period
-from taxi_duration.registry.registry import (
-    find_version,
-    load_champion,
-    load_version,
+
+from taxi_duration import InputError, ModelError, SourceError
+from taxi_duration.data.month import Month
+from taxi_duration.registry.champion import (
+    Period,
     promote,
     promote_candidate,
     read_history,
     read_past,
     rollback,
-    settle,
 )
-from taxi_duration.registry.tracking import REGISTERED_MODEL
-
-from taxi_duration import InputError, ModelError, SourceError
-from taxi_duration.data.month import Month
-from taxi_duration.model.directory import identify_training, load_model
-from taxi_duration.registry import ledger
-from tests.support.months import FEBRUARY
-from tests.support.registered import (
-    GATE,
-    GREEN,
-    IDS,
-    RMSE,
-    YELLOW,
-    Registered,
-    read_aliases,
-    read_tags,
-)
+from taxi_duration.registry.resolve import load_champion
+from taxi_duration.registry.runs import REGISTERED_MODEL, describe_verdict, list_records
+from tests.support.registered import GATE, GREEN, IDS, RMSE, YELLOW, Registered, read_aliases
 
 CANDIDATES = {"candidate": "3", "candidate-yellow": "4"}
 """The aliases of the store before anything is champion."""
+OF_ELSEWHERE = "`python -m taxi_duration promote 3`."
 
 
 def let_gate(version: str, against: str | None) -> str:
@@ -48,96 +33,55 @@ def let_gate(version: str, against: str | None) -> str:
     return str(told)
 
 
-def tell_events() -> list[tuple[str, str | None, str | None, str]]:
-    return [
-        (event.kind, event.version, event.previous, event.state)
-        for event in read_history(GREEN).events
-    ]
+def tell_changes() -> list[tuple[str, str, str | None]]:
+    changes = read_history(GREEN).changes
+    return [(change.kind, change.version, change.previous) for change in changes]
 
 
-def look(client: mlflow.MlflowClient) -> tuple[dict[str, str], dict[str, str]]:
+def look(client: mlflow.MlflowClient) -> tuple[dict[str, str], list[dict[str, str]]]:
     """All that promotions change."""
-    return read_aliases(client), read_tags(client)
+    found = client.search_model_versions(f"name = '{REGISTERED_MODEL}'")
+    return read_aliases(client), [dict(each.tags) for each in found]
 
 
 def set_elsewhere(client: mlflow.MlflowClient, version: str, alias: str = "champion") -> None:
     client.set_registered_model_alias(REGISTERED_MODEL, alias, version)
 
 
-def test_candidates_have_an_alias_for_each_cab_type(registry: mlflow.MlflowClient) -> None:
-    assert look(registry) == (CANDIDATES, {})
-
-
-def test_the_gate_promotes_a_version_and_says_so_in_the_log(registry: mlflow.MlflowClient) -> None:
+def test_the_gate_promotes_a_version_once_and_its_tag_says_so(
+    registry: mlflow.MlflowClient,
+) -> None:
+    assert read_aliases(registry) == CANDIDATES
     assert let_gate("1", None) == "version 1 is champion now; there was none."
     assert let_gate("2", "1") == "version 2 is champion now, in place of version 1."
-    aliases, tags = look(registry)
-    assert aliases == {**CANDIDATES, "champion": "2"}
-    assert [*tags] == ["promotion.green.0001", "promotion.green.0002"]
-    event = json.loads(tags["promotion.green.0002"])
-    assert event.pop("at").endswith("+00:00")
-    assert "@" in event.pop("by")
-    assert event == {
-        "kind": "gate", "version": "2", "previous": "1", "model_id": IDS["2"],
-        "reason": "Reason 2.", "state": "done",
-    }  # fmt: skip
-
-
-def test_the_gate_promotes_a_model_once_however_often_it_is_asked(
-    registry: mlflow.MlflowClient,
-) -> None:
-    let_gate("1", None)
-    first = let_gate("2", "1")
+    assert read_aliases(registry) == {**CANDIDATES, "champion": "2"}
+    change = json.loads(registry.get_model_version(REGISTERED_MODEL, "2").tags["champion.1"])
+    assert change.pop("at").endswith("+00:00")
+    assert "@" in change.pop("by")
+    assert change == {"kind": "gate", "previous": "1", "reason": "Reason 2.", "earlier": ["1"]}
     before = look(registry)
-    assert let_gate("2", "1") == let_gate("2", None) == first
+    for against in ("1", None):
+        assert let_gate("2", against) == "version 2 is champion already: nothing was changed."
     assert look(registry) == before
 
 
-def test_a_model_that_a_person_rolled_back_is_not_promoted_by_a_repeated_run(
+def test_a_training_that_a_person_rolled_back_is_left_to_people(
     registry: mlflow.MlflowClient,
 ) -> None:
     let_gate("1", None)
     let_gate("2", "1")
     rollback(GREEN)
     before = look(registry)
-    since = json.loads(before[1]["promotion.green.0002"])["at"]
-    assert let_gate("2", "1") == (
-        f"version 2 stays a candidate: this training was champion before, since {since}, and was "
-        "replaced. To have it all the same: `python -m taxi_duration promote 2`."
+    told = let_gate("2", "1")
+    assert told.startswith(
+        "version 2 stays a candidate: this training was champion before, and was rolled back by "
     )
+    assert told.endswith("To have it all the same: `python -m taxi_duration promote 2`.")
     assert look(registry) == before
-
-
-def test_a_training_that_was_rolled_back_is_not_promoted_against_another_champion(
-    registry: mlflow.MlflowClient,
-) -> None:
-    # Version 5 is that of version 3 judged anew, or made by other code: another model id.
-    of = registry.get_model_version(REGISTERED_MODEL, "3")
-    tags = {"model_id": "green/2023-03-eeeeeeee", "training": of.tags["training"]}
-    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id, tags=tags)
-    let_gate("1", None)
-    let_gate("2", "1")
+    # Whoever promotes it again takes that back.
+    promote(GREEN, "2")
     let_gate("3", "2")
-    rollback(GREEN)
-    rollback(GREEN)
-    told = promote_candidate(GREEN, "5", tags["model_id"], IDS["1"], "Better.")
-    assert not told.is_champion
-    assert str(told).startswith("version 5 stays a candidate: this training was champion before, ")
-    assert read_history(GREEN).champion == "1"
-    found = read_history(GREEN).find("5")
-    assert found is not None
-    assert (found.verdict, found.reasons) == ("not promoted", (str(told),))
-
-
-def test_other_code_of_the_champions_training_may_take_its_place(
-    registry: mlflow.MlflowClient,
-) -> None:
-    of = registry.get_model_version(REGISTERED_MODEL, "1")
-    tags = {"model_id": "green/2023-01-eeeeeeee", "training": of.tags["training"]}
-    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id, tags=tags)
-    let_gate("1", None)
-    told = promote_candidate(GREEN, "5", tags["model_id"], IDS["1"], "Better.")
-    assert str(told) == "version 5 is champion now, in place of version 1."
+    assert let_gate("2", "3") == "version 2 is champion now, in place of version 3."
 
 
 @pytest.mark.parametrize(
@@ -154,11 +98,20 @@ def test_nothing_changes_if_the_champion_is_another_than_the_one_it_was_judged_a
     if champion:
         promote(GREEN, champion)
     before = look(registry)
-    assert let_gate("3", against) == (
-        f"version 3 stays a candidate: it was {why}. To have it all the same: "
-        "`python -m taxi_duration promote 3`."
-    )
+    told = f"version 3 stays a candidate: it was {why}. To have it all the same: {OF_ELSEWHERE}"
+    assert let_gate("3", against) == told
     assert look(registry) == before
+
+
+def test_why_a_better_version_stays_a_candidate_is_told_by_history(
+    registry: mlflow.MlflowClient, registered: Registered
+) -> None:
+    registered.log("3", {**GATE, "is_promoted": True, "reasons": []})
+    promote(GREEN, "2")
+    told = let_gate("3", "1")
+    found = read_history(GREEN).find("3")
+    assert found is not None
+    assert (found.verdict, found.reasons) == ("not promoted", (told,))
 
 
 def test_the_gate_replaces_no_version_that_it_could_not_judge_against(
@@ -166,386 +119,186 @@ def test_the_gate_replaces_no_version_that_it_could_not_judge_against(
 ) -> None:
     other = registry.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
     set_elsewhere(registry, other.version)
-    assert let_gate("1", None).startswith(
-        "version 1 stays a candidate: it was judged against no champion, and version 5 (5) is"
-    )
-    assert tell_events() == [("elsewhere", "5", None, "done")]
-
-
-def test_a_candidate_that_was_deleted_is_no_champion(registry: mlflow.MlflowClient) -> None:
+    said = "it was judged against no champion, and version 5 (5) is"
+    assert let_gate("1", None).startswith(f"version 1 stays a candidate: {said}")
     registry.delete_model_version(REGISTERED_MODEL, "2")
     assert let_gate("2", None) == "version 2 was deleted in MLflow: it is no champion."
-    assert tell_events() == []
+    assert tell_changes() == []
 
 
 def test_a_person_promotes_any_version_and_once(registry: mlflow.MlflowClient) -> None:
-    assert str(promote(GREEN, "03")) == "version 3 is champion now; there was none."
-    assert str(promote(GREEN, "1")) == "version 1 is champion now, in place of version 3."
+    assert str(promote(GREEN, "3")) == "version 3 is champion now; there was none."
+    assert str(promote(GREEN, IDS["1"])) == "version 1 is champion now, in place of version 3."
     before = look(registry)
     assert str(promote(GREEN, "1")) == "version 1 is champion already: nothing was changed."
     assert look(registry) == before
-    assert tell_events() == [("promote", "3", None, "done"), ("promote", "1", "3", "done")]
+    assert tell_changes() == [("promote", "3", None), ("promote", "1", "3")]
 
 
-@pytest.mark.parametrize(
-    ("version", "message"),
-    [
-        ("x", "version 'x' is no version: give its number, such as 3."),
-        ("0", "version '0' is no version: give its number, such as 3."),
-        ("-1", "version '-1' is no version: give its number, such as 3."),
-        ("²", "version '²' is no version: give its number, such as 3."),
-        (
-            "9",
-            "version 9 of nyc-taxi-duration is not in {store}: `python -m taxi_duration history` "
-            "lists those that are.",
-        ),
-        (
-            "4",
-            "version 4 of nyc-taxi-duration is of another cab type than green: give that one with "
-            "--cab, or another version.",
-        ),
-    ],
-)
+@pytest.mark.parametrize("version", ["x", "0", "-1", "\u00b2", "9", "4"])
 def test_a_version_that_cannot_be_champion_is_refused_and_nothing_changes(
-    registry: mlflow.MlflowClient, tmp_path: Path, version: str, message: str
+    registry: mlflow.MlflowClient, version: str
 ) -> None:
-    with pytest.raises(InputError) as raised:
+    with pytest.raises(InputError, match="another cab type" if version == "4" else "neither"):
         promote(GREEN, version)
-    assert str(raised.value) == message.format(store=f"sqlite:///{tmp_path}/mlflow.db")
-    assert look(registry) == (CANDIDATES, {})
+    assert look(registry)[0] == CANDIDATES
+    assert tell_changes() == []
 
 
 def test_a_version_that_does_not_load_is_refused_before_anything_changes(
-    registry: mlflow.MlflowClient, tmp_path: Path
+    registry: mlflow.MlflowClient,
 ) -> None:
-    registry.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
-    run = registry.get_model_version(REGISTERED_MODEL, "1").run_id
-    assert run
-    (output,) = registry.get_run(run).outputs.model_outputs
-    registry.delete_logged_model(output.model_id)
-    for version, why in (
-        ("5", "no run of this pipeline logged it."),
-        ("1", "its run or its model is deleted."),
-    ):
-        with pytest.raises(ModelError) as raised:
-            promote(GREEN, version)
-        assert str(raised.value) == (
-            f"version {version} of nyc-taxi-duration cannot be loaded: {why} Give one that "
-            "`python -m taxi_duration history` lists, or train the model again."
-        )
-    assert look(registry) == (CANDIDATES, {})
-    set_elsewhere(registry, "1")
+    promote(GREEN, "1")
     promote(GREEN, "2")
-    with pytest.raises(ModelError, match="version 1 of nyc-taxi-duration cannot be loaded: its "):
-        rollback(GREEN)
-    assert read_aliases(registry)["champion"] == "2"
+    run_id = registry.get_model_version(REGISTERED_MODEL, "1").run_id
+    assert run_id
+    registry.delete_logged_model(registry.get_run(run_id).outputs.model_outputs[-1].model_id)
+    before = look(registry)
+    for act in (lambda: promote(GREEN, "1"), lambda: rollback(GREEN)):
+        with pytest.raises(ModelError, match=r"version 1 of .* is deleted"):
+            act()
+    assert look(registry) == before
 
 
 def test_rollback_goes_back_step_by_step_as_far_as_there_is_one(
     registry: mlflow.MlflowClient,
 ) -> None:
-    with pytest.raises(InputError) as raised:
-        rollback(GREEN)
-    assert str(raised.value) == (
-        "green has had no champion: there is nothing to roll back to; "
-        "`python -m taxi_duration history` lists what can be promoted."
-    )
     for version in ("1", "2", "3"):
         promote(GREEN, version)
     assert str(rollback(GREEN)) == "version 2 is champion again, in place of version 3."
-    assert str(rollback(GREEN)) == "version 1 is champion again, in place of version 2."
-    before = look(registry)
-    with pytest.raises(InputError, match=r"^green has had no champion before version 1: there is"):
-        rollback(GREEN)
-    assert look(registry) == before
     promote(GREEN, "3")
-    assert str(rollback(GREEN)) == "version 1 is champion again, in place of version 3."
+    assert str(rollback(GREEN)) == "version 2 is champion again, in place of version 3."
+    assert str(rollback(GREEN)) == "version 1 is champion again, in place of version 2."
+    with pytest.raises(InputError, match="green has had no champion before version 1, so there"):
+        rollback(GREEN)
+    assert read_aliases(registry)["champion"] == "1"
+    assert tell_changes()[-1] == ("rollback", "1", "2")
 
 
 def test_rollback_passes_over_versions_that_were_deleted(registry: mlflow.MlflowClient) -> None:
     for version in ("1", "2", "3"):
         promote(GREEN, version)
     registry.delete_model_version(REGISTERED_MODEL, "2")
-    past = "past version 2, which is deleted in MLflow"
-    assert str(rollback(GREEN)) == f"version 1 is champion again, in place of version 3, {past}."
-    assert read_history(GREEN).events[-1].reason == f"Rolled back by hand, {past}."
-    promote(GREEN, "3")
-    registry.delete_model_version(REGISTERED_MODEL, "1")
-    with pytest.raises(InputError) as raised:
+    said = "version 1 is champion again, in place of version 3, past 2, deleted in MLflow."
+    assert str(rollback(GREEN)) == said
+    for version in ("3", "1"):
+        promote(GREEN, version)
+    registry.delete_model_version(REGISTERED_MODEL, "3")
+    with pytest.raises(InputError, match="past 3, deleted in MLflow, so there is nothing"):
         rollback(GREEN)
-    assert str(raised.value).startswith(
-        "green has had no champion before version 3, past version 1, which is deleted in MLflow: "
-        "there is nothing to roll back to"
-    )
 
 
 def test_rollback_from_a_version_rolls_back_once(registry: mlflow.MlflowClient) -> None:
     for version in ("1", "2", "3"):
         promote(GREEN, version)
     assert rollback(GREEN, "3").is_champion
-    again = rollback(GREEN, "3")
-    assert (again.is_champion, str(again)) == (
-        False, "version 2 is champion, not version 3: nothing was rolled back.",
-    )  # fmt: skip
-    for wrong in ("latest", ""):
-        with pytest.raises(InputError, match=f"version '{wrong}' is no version"):
-            rollback(GREEN, wrong)
-    registry.delete_registered_model_alias(REGISTERED_MODEL, "champion")
-    assert str(rollback(GREEN, "2")) == (
-        "there is no champion, not version 2: nothing was rolled back."
-    )
+    told = rollback(GREEN, "3")
+    said = "version 2 is champion, not version 3: nothing was rolled back."
+    assert (told.is_champion, str(told)) == (False, said)
+    assert read_aliases(registry)["champion"] == "2"
 
 
-def test_what_was_set_elsewhere_is_shown_and_recorded_by_the_next_that_writes(
-    registry: mlflow.MlflowClient,
-) -> None:
+def test_what_was_set_on_mlflows_page_counts(registry: mlflow.MlflowClient) -> None:
     promote(GREEN, "1")
-    set_elsewhere(registry, "3")
-    before = look(registry)
+    set_elsewhere(registry, "2")
     history = read_history(GREEN)
-    assert history.champion == "3"
-    assert tell_events() == [("promote", "1", None, "done"), ("elsewhere", "3", "1", "seen")]
-    assert look(registry) == before
-    assert str(rollback(GREEN)) == "version 1 is champion again, in place of version 3."
-    _, set_by_hand, _ = read_history(GREEN).events
-    assert (set_by_hand.kind, set_by_hand.by, set_by_hand.state) == ("elsewhere", "unknown", "done")
-    assert set_by_hand.model_id == IDS["3"]
-    assert set_by_hand.reason == ("The alias was found set, by no command or run of this pipeline.")
+    first, second = (history.find(number) for number in ("1", "2"))
+    assert first is not None
+    assert second is not None
+    (change,) = history.changes
+    assert (change.kind, change.version) == ("promote", "1")
+    assert first.periods == (Period(change.at, "unknown"),)
+    assert second.periods == (Period("unknown", None),)
+    assert str(rollback(GREEN)) == "version 1 is champion again, in place of version 2."
+    set_elsewhere(registry, "2")
+    assert let_gate("3", "2") == "version 3 is champion now, in place of version 2."
+    assert str(rollback(GREEN)) == "version 2 is champion again, in place of version 3."
     registry.delete_registered_model_alias(REGISTERED_MODEL, "champion")
+    assert read_history(GREEN).champion is None
+    assert str(promote(GREEN, "3")) == "version 3 is champion now; there was none."
+
+
+def test_each_cab_type_has_a_champion_of_its_own(registry: mlflow.MlflowClient) -> None:
+    promote(GREEN, "1")
+    assert str(promote(YELLOW, "4")) == "version 4 is champion now; there was none."
+    assert read_aliases(registry) == {**CANDIDATES, "champion": "1", "champion-yellow": "4"}
+    yellow = read_history(YELLOW)
+    assert ([each.version for each in yellow.versions], len(yellow.changes)) == (["4"], 1)
+    set_elsewhere(registry, "4")
     assert load_champion(GREEN) is None
     assert read_history(GREEN).champion is None
-    assert str(promote(GREEN, "2")) == "version 2 is champion now; there was none."
-    assert tell_events()[3:] == [
-        ("elsewhere", None, "1", "done"), ("promote", "2", None, "done"),
-    ]  # fmt: skip
-    assert rollback(GREEN).is_champion
-    assert read_history(GREEN).champion == "1"
-
-
-def test_what_was_begun_is_given_up_if_another_was_set_since(
-    registry: mlflow.MlflowClient,
-) -> None:
-    promote(GREEN, "1")
-    (name,) = read_tags(registry)
-    begun = {**json.loads(read_tags(registry)[name]), "version": "2", "previous": "1"}
-    begun["state"] = "begun"
-    tag = "promotion.green.0002"
-    registry.set_registered_model_tag(REGISTERED_MODEL, tag, json.dumps(begun))
-    set_elsewhere(registry, "3")
-    assert [event.state for event in read_history(GREEN).events] == ["done", "begun", "seen"]
-    settle(GREEN)
-    assert tell_events() == [
-        ("promote", "1", None, "done"),
-        ("promote", "2", "1", "dropped"),
-        ("elsewhere", "3", "1", "done"),
-    ]
-    registry.set_registered_model_tag(
-        REGISTERED_MODEL, "promotion.green.0004", json.dumps({**begun, "previous": "3"})
-    )
-    registry.delete_model_version(REGISTERED_MODEL, "2")
-    settle(GREEN)
-    assert tell_events()[3:] == [("promote", "2", "3", "dropped")]
-    assert let_gate("3", None) == "version 3 is champion now, in place of version 1."
-    assert read_aliases(registry)["champion"] == "3"
-
-
-def test_each_cab_type_has_a_champion_and_a_log_of_its_own(registry: mlflow.MlflowClient) -> None:
-    promote(GREEN, "1")
-    promote(YELLOW, "4")
-    assert read_aliases(registry) == {**CANDIDATES, "champion": "1", "champion-yellow": "4"}
-    assert [*read_tags(registry)] == ["promotion.green.0001", "promotion.yellow.0001"]
-    champion = load_champion(YELLOW)
-    assert champion is not None
-    assert (champion.version, champion.model_id) == ("4", IDS["4"])
-    with pytest.raises(
-        InputError, match=r"^yellow has had no champion before version 4: .*--cab y"
-    ):
-        rollback(YELLOW)
-    assert [version.version for version in read_history(YELLOW).versions] == ["4"]
-
-
-def test_a_version_of_another_cab_type_is_no_champion(registry: mlflow.MlflowClient) -> None:
-    set_elsewhere(registry, "4")
-    assert (load_champion(GREEN), read_history(GREEN).champion) == (None, None)
-    assert let_gate("1", None) == "version 1 is champion now; there was none."
-    assert tell_events() == [("gate", "1", None, "done")]
 
 
 def test_history_has_every_version_and_when_it_was_champion(
-    registry: mlflow.MlflowClient, registered: Registered, monkeypatch: pytest.MonkeyPatch
+    registry: mlflow.MlflowClient, registered: Registered
 ) -> None:
-    monkeypatch.setattr(ledger, "PAGE", 1)
-    for version in ("1", "2", "3"):
-        promote(GREEN, version)
+    registered.log("2", GATE)
+    let_gate("1", None)
+    let_gate("2", "1")
     rollback(GREEN)
-    run = registry.get_model_version(REGISTERED_MODEL, "1").run_id
-    assert run
-    registry.delete_run(run)
     history = read_history(GREEN)
-    at = [event.at for event in history.events]
-    assert (history.cab, history.champion) == ("green", "2")
-    assert [(each.version, each.model_id, each.rmse) for each in history.versions] == [
-        (version, IDS[version], RMSE[version]) for version in ("1", "2", "3")
-    ]
-    second = history.find("2")
-    assert second is not None
+    at = [change.at for change in history.changes]
+    first, second, third = history.versions
+    assert first.periods == (Period(at[0], at[1]), Period(at[2], None))
+    assert (second.periods, third.periods) == ((Period(at[1], at[2]),), ())
     assert (second.trained_on, second.validated_on) == (("2023-02",), "2023-03")
-    assert (second.verdict, second.reasons, second.against) == ("not judged", (), None)
-    assert second.periods == (Period("2", at[1], at[2]), Period("2", at[3], None))
-    assert str(second.page).endswith(f"/runs/{second.run_id}")
+    assert (second.rmse, second.against) == (RMSE["2"], IDS["1"])
+    assert (second.verdict, second.reasons) == ("not promoted", tuple(GATE["reasons"]))
+    assert (third.verdict, third.reasons) == ("not judged", ())
 
 
 def test_a_version_that_a_person_registered_of_our_run_is_one(
     registry: mlflow.MlflowClient,
 ) -> None:
-    of = registry.get_model_version(REGISTERED_MODEL, "1")
+    of = registry.get_model_version(REGISTERED_MODEL, "2")
     registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id)
-    promote(GREEN, "5")
-    history = read_history(GREEN)
-    assert [each.model_id for each in history.versions] == [*[*IDS.values()][:3], IDS["1"]]
-    assert history.events[-1].model_id == IDS["1"]
-
-
-def test_past_is_the_version_last_registered_for_each_earlier_month(
-    registry: mlflow.MlflowClient, registered: Registered
-) -> None:
-    of = registry.get_model_version(REGISTERED_MODEL, "1")
-    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id)
-    assert read_past(GREEN, Month(2023, 4), is_synthetic=False) == [
-        {"month": "2023-02", "rmse": RMSE["1"], "version": "5", "model_id": IDS["1"]},
-        {"month": "2023-03", "rmse": RMSE["2"], "version": "2", "model_id": IDS["2"]},
-    ]
-    assert read_past(GREEN, Month(2023, 2), is_synthetic=False) == []
-    (of_yellow,) = read_past(YELLOW, Month(2024, 1), is_synthetic=False)
-    assert of_yellow["version"] == "4"
-    assert read_past(GREEN, Month(2023, 4), is_synthetic=True) == []
-
-
-def test_past_is_rather_a_champion_than_a_version_that_was_refused_since(
-    registry: mlflow.MlflowClient,
-) -> None:
-    def find_first() -> str:
-        return str(read_past(GREEN, Month(2023, 3), is_synthetic=False)[0]["version"])
-
-    of = registry.get_model_version(REGISTERED_MODEL, "1")
-    refused = {"gate.verdict": "not promoted"}
-    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id, tags=refused)
-    assert find_first() == "1"
-    promote(GREEN, "5")
-    assert find_first() == "5"
-
-
-def test_versions_are_loaded_by_model_id_number_and_alias(
-    registry: mlflow.MlflowClient, registered: Registered
-) -> None:
-    loaded = load_version(GREEN, IDS["2"])
-    assert loaded is not None
-    expected = load_model(registered.directories["2"]).evaluate(FEBRUARY)
-    assert loaded.model.evaluate(FEBRUARY) == expected
-    assert (loaded.version, loaded.months, loaded.against) == ("2", ("2023-02",), None)
-    assert load_version(GREEN, "green/2023-01-00000000") is None
-    assert load_version(YELLOW, IDS["2"]) is None
-    with pytest.raises(InputError, match=r"^green has no champion in sqlite:///"):
-        find_version(GREEN, "champion")
-    promote(GREEN, "2")
-    assert find_version(GREEN, "champion").model_id == find_version(GREEN, "2").model_id == IDS["2"]
-    with pytest.raises(InputError, match="version 4 of nyc-taxi-duration is of another cab type"):
-        find_version(GREEN, "4")
-
-
-def test_a_store_that_is_not_there_is_not_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    settle(GREEN)
-    assert (
-        load_version(GREEN, IDS["1"]),
-        read_past(GREEN, Month(2023, 4), is_synthetic=False),
-    ) == (None, [])
-    assert read_history(GREEN).versions == ()
-    for act in (promote, rollback, find_version):
-        with pytest.raises(InputError) as raised:
-            act(GREEN, "1")
-        assert str(raised.value) == (
-            f"nothing is registered in sqlite:///{tmp_path}/mlflow.db, which is not there: train a "
-            "model first, such as with `python orchestrate.py`."
-        )
-    assert [*tmp_path.iterdir()] == []
-
-
-def test_a_log_that_somebody_changed_is_named(registry: mlflow.MlflowClient) -> None:
-    registry.set_registered_model_tag(REGISTERED_MODEL, "promotion.green.0001", "{}")
-    with pytest.raises(SourceError, match=r"^tag promotion\.green\.0001 of the registered model"):
-        promote(GREEN, "1")
-    assert "champion" not in read_aliases(registry)
-
-
-def forget(registry: mlflow.MlflowClient, version: str) -> None:
-    """Delete a version and its run, as if it had never been logged."""
-    registry.delete_model_version(REGISTERED_MODEL, version)
-    experiment = registry.get_experiment_by_name("nyc-taxi-duration")
-    assert experiment is not None
-    of_it = f"tags.model_id = '{IDS[version]}' and params.cab = 'green'"
-    (run,) = registry.search_runs([experiment.experiment_id], of_it)
-    registry.delete_run(run.info.run_id)
-
-
-def test_the_verdict_is_told_by_tags_of_the_version_and_of_the_run(
-    registry: mlflow.MlflowClient, registered: Registered
-) -> None:
-    forget(registry, "2")
-    assert registered.log("2", GATE) == "5"
-    version = registry.get_model_version(REGISTERED_MODEL, "5")
-    expected = {
-        "gate.verdict": "not promoted",
-        "gate.reasons": "It is worse.\nQueens is worse by 9 %.",
-        "gate.against": IDS["1"],
-        "gate.against_version": "1",
-        "gate.champion_rmse": "5.5",
-        "gate.improvement": "0.0125",
-        "gate.lowest_improvement": "-0.25",
-    }
-    training = identify_training(registered.describe("2"))
-    assert version.tags == {"model_id": IDS["2"], "training": training, **expected}
-    assert version.run_id
-    assert registry.get_run(version.run_id).data.tags.items() >= expected.items()
+    assert promote(GREEN, "5").is_champion
     found = read_history(GREEN).find("5")
     assert found is not None
-    assert (found.verdict, found.against) == ("not promoted", IDS["1"])
-    assert list(found.reasons) == GATE["reasons"]
-    loaded = load_version(GREEN, IDS["2"])
-    assert loaded is not None
-    assert loaded.against == IDS["1"]
+    assert (found.model_id, found.verdict) == (IDS["2"], "not judged")
 
 
-def test_a_verdict_without_a_champion_has_fewer_tags() -> None:
-    gate = {"is_promoted": True, "reasons": [], "champion": None, "bootstrap": None}
-    assert collect_verdict({"gate": gate}) == {"gate.verdict": "promoted"}
-    assert collect_verdict({"gate": None}) == {"gate.verdict": "not judged"}
-    long = {**GATE, "reasons": ["x" * 9000]}
-    assert len(collect_verdict({"gate": long})["gate.reasons"]) == 5000
-
-
-def test_the_readable_files_and_the_gates_figures_are_logged(
-    registry: mlflow.MlflowClient, registered: Registered, tmp_path: Path
+def test_past_is_the_version_to_speak_for_each_earlier_month(
+    registry: mlflow.MlflowClient, registered: Registered
 ) -> None:
-    forget(registry, "3")
-    directory = registered.directories["3"]
-    made = {"report.html": "<p>", "README.md": "# Model"}
-    for name, content in made.items():
-        (directory / name).write_text(content)
-    (directory / "leads-elsewhere").symlink_to(tmp_path)
-    (directory / "secret").symlink_to(tmp_path / "mlflow.db")
-    try:
-        assert registered.log("3", GATE) == "5"
-    finally:
-        for name in (*made, "leads-elsewhere", "secret"):
-            (directory / name).unlink()
-    version = registry.get_model_version(REGISTERED_MODEL, "5")
-    assert version.run_id
-    files = {each.path for each in registry.list_artifacts(version.run_id)}
-    assert files == {"report.json", *made}
-    metrics = registry.get_run(version.run_id).data.metrics
-    assert {name: value for name, value in metrics.items() if name.startswith("gate_")} == {
-        "gate_champion_rmse": 5.5, "gate_improvement": 0.0125, "gate_lowest_improvement": -0.25,
+    months = read_past(GREEN, Month(2023, 4), is_synthetic=False)
+    assert months == [
+        {"month": "2023-02", "rmse": RMSE["1"], "version": "1", "model_id": IDS["1"]},
+        {"month": "2023-03", "rmse": RMSE["2"], "version": "2", "model_id": IDS["2"]},
+    ]
+    assert read_past(GREEN, Month(2023, 4), is_synthetic=True) == []
+    # A later one of the same month speaks for it, unless it was refused or never champion.
+    of = registry.get_model_version(REGISTERED_MODEL, "2")
+    registry.create_model_version(REGISTERED_MODEL, of.source, run_id=of.run_id)
+    assert read_past(GREEN, Month(2023, 4), is_synthetic=False)[1]["version"] == "5"
+    promote(GREEN, "2")
+    assert read_past(GREEN, Month(2023, 4), is_synthetic=False)[1]["version"] == "2"
+
+
+def test_a_tag_that_somebody_changed_is_named(registry: mlflow.MlflowClient) -> None:
+    for text in ("{", "[]", "7", '{"kind": 3}'):
+        registry.set_model_version_tag(REGISTERED_MODEL, "1", "champion.1", text)
+        with pytest.raises(SourceError, match="of version 1 of nyc-taxi-duration was changed"):
+            read_history(GREEN)
+
+
+def test_verdicts_are_records_of_the_one_version_of_a_training(
+    registry: mlflow.MlflowClient, registered: Registered
+) -> None:
+    better = {**GATE, "is_promoted": True, "reasons": []}
+    for gate in (None, GATE, GATE, better):  # by a backfill, a run, its repeat, and another run
+        assert registered.log("2", gate) == "2"
+    version = registry.get_model_version(REGISTERED_MODEL, "2")
+    first, second = list_records(version, "verdict.")
+    assert first.pop("at").endswith("+00:00")
+    assert first == describe_verdict(registered.describe("2", GATE)) == {
+        "month": "2023-03", "rmse": RMSE["2"], "is_promoted": False, "reasons": GATE["reasons"],
+        "against": IDS["1"], "against_version": "1",
+        "champion_rmse": 5.5, "improvement": 0.0125, "lowest_improvement": -0.25,
     }  # fmt: skip
+    assert second["is_promoted"] is True
+    found = read_history(GREEN).find("2")
+    assert found is not None
+    assert (found.verdict, found.reasons) == ("promoted", ())
+    long = {**GATE, "reasons": ["x" * 9000]}
+    assert registered.log("2", long) == "2"

@@ -1,4 +1,4 @@
-"""The champion: loaded from the registry without running what lies there, and beaten or not."""
+"""Which model: whatever names it, it is found, and loaded without running what lies there."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,10 +11,10 @@ import skops.io
 from prefect import flow
 from sklearn.linear_model import LinearRegression
 
-from taxi_duration import ModelError, SourceError, load_model
+from taxi_duration import InputError, ModelError, SourceError, load_model
 from taxi_duration.data.schema import CABS
 from taxi_duration.flows.backfill import find_champion
-from taxi_duration.registry.resolve import load_champion
+from taxi_duration.registry.resolve import find_model, load_champion
 from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL, log_training
 from taxi_duration.registry.store import hold_store
 from tests.support.months import FEBRUARY, JANUARY
@@ -75,6 +75,47 @@ def test_the_champion_is_the_version_with_the_alias(
     assert champion.model.evaluate(FEBRUARY) == load_model(manifest.parent).evaluate(FEBRUARY)
 
 
+@pytest.mark.parametrize("name", ["directory", "1", "candidate", "champion", "run", "model id"])
+def test_a_model_is_found_by_whatever_names_it(
+    name: str, store: mlflow.MlflowClient, logged: Path, tmp_path: Path
+) -> None:
+    crown(store)
+    (manifest,) = logged.glob("models/green/*/manifest.json")
+    directory, model_id = manifest.parent, f"green/{manifest.parent.name}"
+    run_id = store.get_model_version(REGISTERED_MODEL, "1").run_id
+    named = {"directory": str(directory), "run": str(run_id), "model id": model_id}
+    found = find_model(named.get(name, name), GREEN)
+    is_here = name == "directory"
+    assert (found.model_id, found.version) == (model_id, None if is_here else "1")
+    assert found.place == (
+        str(directory) if is_here else f"MLflow run {run_id} in {store.tracking_uri}"
+    )
+    assert (found.months, found.is_synthetic) == (("2025-01",), False)
+    assert found.report["model_id"] == model_id
+    if name == "model id":  # which is looked for below a models directory too
+        assert find_model(model_id, GREEN, logged / "models").place == str(directory)
+    with pytest.raises(InputError, match="of another cab type, green, than yellow"):
+        find_model(named.get(name, "1"), YELLOW)
+
+
+@pytest.mark.parametrize(
+    "name", ["2", "a" * 32, "green/2023-01-1a2b3c4d", "alias", "'--", "champion"]
+)
+def test_what_nobody_knows_is_not_found(
+    name: str, store: mlflow.MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crown(store)
+    store.delete_registered_model_alias(REGISTERED_MODEL, CHAMPION)
+    with pytest.raises(InputError) as raised:
+        find_model(name, GREEN)
+    assert store.tracking_uri in raised.value.problem
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    with pytest.raises(InputError, match="is not there: train a model first"):
+        find_model(name, GREEN)
+    assert [*tmp_path.iterdir()] == []
+    crown(store)
+
+
 def test_without_an_alias_there_is_no_champion(store: mlflow.MlflowClient) -> None:
     assert load_champion(GREEN) is None
 
@@ -96,7 +137,7 @@ def test_a_store_that_is_not_there_is_not_made(
 
 def test_a_store_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:MLSECRET@127.0.0.1:9")
-    with pytest.raises(SourceError, match=r"MLflow store http://127.0.0.1:9 failed: ") as raised:
+    with pytest.raises(SourceError, match=r"MLflow store http://127.0.0.1:9 failed ") as raised:
         load_champion(GREEN)
     assert "MLSECRET" not in str(raised.value)
 
@@ -137,16 +178,16 @@ def test_a_model_that_is_not_ours_is_refused(
     finally:
         model.write_bytes(whole)
     message = str(raised.value)
-    assert message.startswith("champion, version 1 of nyc-taxi-duration, cannot be loaded: ")
+    assert message.startswith("champion, version 1 of nyc-taxi-duration, cannot be loaded (")
     assert message.endswith(
-        " Make another one champion: `python -m taxi_duration promote VERSION`."
+        "): make another one champion: `python -m taxi_duration promote VERSION`."
     )
 
 
 def test_a_version_that_another_made_is_refused(store: mlflow.MlflowClient, tmp_path: Path) -> None:
     other = store.create_model_version(REGISTERED_MODEL, tmp_path.as_uri())
     crown(store, other.version)
-    with pytest.raises(ModelError, match=r"version 2 .*: no run of this pipeline logged it. Make"):
+    with pytest.raises(ModelError, match=r"version 2 .*no run of this pipeline logged it\): make"):
         load_champion(GREEN)
     store.delete_model_version(REGISTERED_MODEL, other.version)
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import active_count
 
 from mlflow import MlflowClient
-from taxi_duration.registry.registry import promote, promote_candidate, rollback
 
+from taxi_duration.registry.champion import promote, promote_candidate, rollback
 from tests.support.forks import kill_at, run_forked
 from tests.support.registered import GREEN, IDS
 
@@ -26,9 +26,8 @@ ACTIONS: dict[str, Callable[[], object]] = {
 """What is done to a store in which 1 was champion, and 2 is."""
 
 POINTS = {
-    "before it is begun": ("set_registered_model_tag", 1),
-    "between begun and alias": ("set_registered_model_alias", 1),
-    "between alias and done": ("set_registered_model_tag", 2),
+    "before its tag": ("set_model_version_tag", 1),
+    "between tag and alias": ("set_registered_model_alias", 1),
 }
 
 
