@@ -158,6 +158,10 @@ FOREIGN: dict[str, Kind | Callable[[Any], Kind]] = {
     "mlflow.MlflowException": SourceError,
     "prefect.PrefectException": SourceError,
     "pyarrow.ArrowException": DataError,
+    "builtins.ConnectionError": TransientSourceError,
+    "builtins.TimeoutError": TransientSourceError,
+    "socket.gaierror": TransientSourceError,
+    "ssl.SSLError": SourceError,
     "builtins.OSError": StorageError,
 }
 """Top package and name of a foreign exception -> what it is here. Names, so that no library is
