@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.flows.options import (
     Alpha,
@@ -26,7 +26,7 @@ from taxi_duration.flows.options import (
 from taxi_duration.flows.pipeline import TrainedRun, check_settings, read_flow_day, train
 from taxi_duration.flows.plan import Plan, make_plan
 from taxi_duration.flows.turns import take_turn
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 
 
 @flow(name="main-flow", on_failure=[tell], on_crashed=[tell])

@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from taxi_duration.cli.cli import describe_mlflow_page, find_program
+from taxi_duration.cli.app import describe_mlflow_page
 from taxi_duration.data.schema import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
 from taxi_duration.registry.champions import name_command
 from taxi_duration.registry.promotions import BEGUN, DROPPED, SEEN, Event, Period, find_latest
 from taxi_duration.registry.registry import History, Version, promote, read_history, rollback
 from taxi_duration.registry.tracking import CHAMPION, REGISTERED_MODEL, name_alias
-from taxi_duration.reports.terminal import draw_table
+from taxi_duration.reports.terminal import draw_table, find_program
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

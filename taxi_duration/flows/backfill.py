@@ -75,7 +75,7 @@ from taxi_duration.flows.walk_forward import (
 )
 from taxi_duration.model.directory import is_whole, load_model, load_report, locate_model
 from taxi_duration.model.model import DurationModel
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 from taxi_duration.registry import tracking
 from taxi_duration.registry.backfill_run import log_backfill
 from taxi_duration.registry.registry import Champion, load_champion, settle

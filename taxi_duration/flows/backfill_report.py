@@ -1,4 +1,4 @@
-"""A backfill as people read it: a page in Prefect, and text in a terminal."""
+"""A backfill as a page in Prefect."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from taxi_duration.cli.cli import describe_artifact_page, describe_mlflow_page
-from taxi_duration.errors import hide_credentials
 from taxi_duration.flows.walk_forward import BackfillPlan, Step, count_months, list_rows
 from taxi_duration.reports.markdown import embed_png, make_table
-from taxi_duration.reports.plots import draw_rmse_by_month
-from taxi_duration.reports.terminal import draw_table
-from taxi_duration.settings import resolve_tracking_uri
 
 ARTIFACT_KEY = "backfill-report"
 
@@ -36,7 +31,7 @@ def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlfl
         [
             f"# Backfill: {common.cab.name}, {plan.span}",
             f"RMSE in minutes on each month of a model with {common.features.name} features, "
-            f"trained on the {_count_before(plan)} before it.",
+            f"trained on the {count_before(plan)} before it.",
             embed_png(plot, "RMSE by month"),
             make_table(*list_rows(steps)),
             *(f"- {warning}" for step in steps for warning in step.warnings),
@@ -45,28 +40,7 @@ def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlfl
     )
 
 
-def summarise(done: Backfill) -> str:
-    """The table and the plot of a backfill as text, and where it can be seen."""
-    plan, common = done.plan, done.plan.common
-    header, rows = list_rows(done.steps)
-    shown = draw_table(header, rows, numbers=header[2:])
-    store = hide_credentials(resolve_tracking_uri())
-    return f"""
-{common.cab.name} trips, {common.features.name} features, {plan.span}; RMSE in minutes on each \
-month of a model
-trained on the {_count_before(plan)} before it
-{shown}
-
-{draw_rmse_by_month(done.steps)}
-
-  models            {done.models_directory / common.cab.name}
-  MLflow run        {plan.title}
-                    to see it: {describe_mlflow_page(done.mlflow_page, store)}
-  Prefect artifact  {ARTIFACT_KEY}
-                    to see it: {describe_artifact_page(done.artifact_id)}
-"""
-
-
-def _count_before(plan: BackfillPlan) -> str:
+def count_before(plan: BackfillPlan) -> str:
+    """Return how many months before it each month's model is trained on, in words."""
     number = len(plan.common.train)
     return count_months(number) if number > 1 else "month"

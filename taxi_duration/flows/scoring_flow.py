@@ -28,7 +28,7 @@ from taxi_duration.flows.scoring_plan import (
     score,
 )
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, download_month
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 from taxi_duration.predict.score import NamedModel
 from taxi_duration.registry.named_model import load_named_model
 from taxi_duration.reports.markdown import make_table

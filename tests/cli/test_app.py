@@ -20,7 +20,7 @@ from prefect.settings import (
 import orchestrate
 import orchestrate_s3
 from taxi_duration.__main__ import main as create_s3_blocks
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 from taxi_duration.data.month import Month
 from tests.conftest import REPOSITORY
 from tests.support.months import SAMPLE, write_month, write_months
@@ -441,7 +441,7 @@ def test_no_server_and_none_allowed(refuse: Refuse) -> None:
 
 def test_a_reader_that_has_left_is_told_nothing() -> None:
     script = (
-        "import sys; from taxi_duration.cli.cli import end_in_one_line\n"
+        "import sys; from taxi_duration.cli.app import end_in_one_line\n"
         "sys.exit(end_in_one_line(lambda: print('a line that is written at the end')))"
     )
     reading, writing = os.pipe()

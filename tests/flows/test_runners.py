@@ -21,7 +21,8 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_API_URL
 
-from taxi_duration.cli.cli import end_in_one_line, run_flow
+from taxi_duration.cli.app import end_in_one_line
+from taxi_duration.cli.train import run_flow
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
 from taxi_duration.flows import backfill, plan, runners, scale_out

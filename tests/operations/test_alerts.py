@@ -22,8 +22,8 @@ import orchestrate
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
 from taxi_duration.flows.heartbeats import TAG
-from taxi_duration.operations import watching
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations import alerts
+from taxi_duration.operations.alerts import tell
 from taxi_duration.settings import AlertSettings, read_settings
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.months import SAMPLE, write_months
@@ -124,9 +124,9 @@ def test_what_somebody_changed_is_put_right(server: str, receiver: Receiver) -> 
     assert watch("--webhook", receiver.url()) == 0
     made = read_automations()
     with get_client(sync_client=True) as client:
-        (crashing,) = client.read_automations_by_name(watching.CRASHING)
+        (crashing,) = client.read_automations_by_name(alerts.CRASHING)
         client.pause_automation(crashing.id)
-        other = watching.make_crashing()
+        other = alerts.make_crashing()
         other.trigger.within = timedelta(seconds=10)  # type: ignore[union-attr]
         client.create_automation(other)
     assert watch("--webhook", receiver.url()) == 0
@@ -140,7 +140,7 @@ def read_automations() -> list[tuple[str, UUID, dict[str, Any]]]:
     with get_client(sync_client=True) as client:
         return [
             (name, each.id, each.model_dump(exclude={"id"}))
-            for name in (watching.CRASHING, watching.TELLING)
+            for name in (alerts.CRASHING, alerts.TELLING)
             for each in client.read_automations_by_name(name)
         ]
 
@@ -152,7 +152,7 @@ def test_block_of_another_kind_is_told_instead(server: str) -> None:
     assert watch("--block", "slack-webhook/ops") == 0
     with get_client(sync_client=True) as client:
         block = client.read_block_document_by_name("ops", "slack-webhook")
-        (telling,) = client.read_automations_by_name(watching.TELLING)
+        (telling,) = client.read_automations_by_name(alerts.TELLING)
     assert [action.block_document_id for action in telling.actions] == [block.id]  # type: ignore[union-attr]
 
 

@@ -31,7 +31,7 @@ from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
 import orchestrate
 import orchestrate_s3
 import taxi_duration.__main__
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 
 Value = TypeVar("Value")
 

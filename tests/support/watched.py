@@ -14,7 +14,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from taxi_duration.__main__ import main
-from taxi_duration.operations import watching
+from taxi_duration.operations import alerts
 from tests.conftest import REPOSITORY
 from tests.support.servers import make_environment, wait_until
 
@@ -89,7 +89,7 @@ def watch(*arguments: str) -> int:
 def forget_automations() -> None:
     """Leave the server to other tests as it was."""
     with get_client(sync_client=True) as client:
-        for name in (watching.TELLING, watching.CRASHING):
+        for name in (alerts.TELLING, alerts.CRASHING):
             for automation in client.read_automations_by_name(name):
                 client.delete_automation(automation.id)
 
