@@ -5,7 +5,7 @@ from datetime import date
 
 from prefect import flow
 
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.flows.options import LOCAL_FLOW, LocalOptions, takes
 from taxi_duration.flows.train import (
@@ -16,7 +16,7 @@ from taxi_duration.flows.train import (
     read_flow_day,
     train,
 )
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 
 
 @flow(name=LOCAL_FLOW, on_failure=[tell], on_crashed=[tell])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 from taxi_duration.data.bucket import BucketMonths, load_bucket
 from taxi_duration.files import check_writable
 from taxi_duration.flows.options import S3_FLOW, S3Options, takes
@@ -18,7 +18,7 @@ from taxi_duration.flows.train import (
     read_flow_day,
     train,
 )
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 from taxi_duration.registry.upload import upload_model
 from taxi_duration.settings import TransferSettings, read_settings
 

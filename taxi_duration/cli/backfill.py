@@ -1,13 +1,37 @@
-"""`python -m taxi_duration backfill`: what it prints at its end."""
+"""`python -m taxi_duration backfill`: train and validate month by month over a span."""
 
 from __future__ import annotations
 
-from taxi_duration.cli.cli import describe_artifact_page, describe_mlflow_page
+import argparse
+
+from taxi_duration.cli.app import add_flags, describe_artifact_page, describe_mlflow_page
+from taxi_duration.cli.train import run_flow
 from taxi_duration.errors import hide_credentials
 from taxi_duration.evaluation.walk_forward import list_rows
-from taxi_duration.flows.backfill import ARTIFACT_KEY, Backfill
+from taxi_duration.flows import backfill
+from taxi_duration.flows.backfill import ARTIFACT_KEY, FLAGS, Backfill
+from taxi_duration.flows.options import BackfillOptions
 from taxi_duration.reports.terminal import draw_table
 from taxi_duration.settings import resolve_tracking_uri
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to those of `python -m taxi_duration`."""
+    parser = commands.add_parser(
+        "backfill",
+        help="train and validate month by month over a span",
+        description=(backfill.backfill.__doc__ or "").split("\n\n")[0],
+        allow_abbrev=False,
+    )
+    add_flags(parser, BackfillOptions, FLAGS)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the backfill flow and print its table."""
+    print(
+        summarise(run_flow(backfill.backfill, BackfillOptions, backfill.prepare, vars(arguments)))
+    )
 
 
 def summarise(done: Backfill) -> str:

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from taxi_duration.cli.cli import describe_mlflow_page, find_program
+from taxi_duration.cli.app import describe_mlflow_page
 from taxi_duration.data.schema import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
 from taxi_duration.registry.champion import (
@@ -22,7 +22,7 @@ from taxi_duration.registry.champion import (
 )
 from taxi_duration.registry.resolve import name_command
 from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL, name_alias
-from taxi_duration.reports.terminal import draw_table
+from taxi_duration.reports.terminal import draw_table, find_program
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -66,7 +66,7 @@ from taxi_duration.flows.train import (
 from taxi_duration.model.directory import is_whole, load_model
 from taxi_duration.model.features import get_feature_set
 from taxi_duration.model.model import DurationModel
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 from taxi_duration.registry.resolve import FoundModel, load_champion
 from taxi_duration.registry.runs import log_backfill
 from taxi_duration.reports.card import Remarks

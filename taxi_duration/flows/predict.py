@@ -25,7 +25,7 @@ from taxi_duration.files import check_writable
 from taxi_duration.flows.options import PREDICT_FLOW, ScoringOptions, takes
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, SCORING_KEY, download_month, show_progress
 from taxi_duration.flows.train import read_flow_day
-from taxi_duration.operations.hooks import tell
+from taxi_duration.operations.alerts import tell
 from taxi_duration.predict.reader import check_input
 from taxi_duration.predict.score import NamedModel, Progress, Tally, score_trips
 from taxi_duration.predict.writer import check_apart, check_output

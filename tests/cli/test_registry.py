@@ -8,9 +8,9 @@ from typing import Any
 import mlflow
 import pytest
 
-from taxi_duration.cli.cli import find_program
 from taxi_duration.registry import champion
 from taxi_duration.registry.runs import REGISTERED_MODEL
+from taxi_duration.reports.terminal import find_program
 from tests.support.registered import GATE, IDS, RMSE, Registered, read_aliases
 from tests.support.runs import call_taxi_duration
 from tests.support.servers import find_free_port

@@ -24,7 +24,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from taxi_duration.data.month import Month, newest_published
-from taxi_duration.operations import watching
+from taxi_duration.operations import alerts
 from tests.conftest import REPOSITORY
 from tests.support.buckets import KEY, SECRET, S3Server, serve_s3
 from tests.support.deployments import make_checkout, make_machine
@@ -345,7 +345,7 @@ ALL = (
     "backfill/taxi_backfill",
     "predict/taxi_predict",
 )
-SAVED = shows(*(f"saved automation {name!r}" for name in (watching.TELLING, watching.CRASHING)))
+SAVED = shows(*(f"saved automation {name!r}" for name in (alerts.TELLING, alerts.CRASHING)))
 
 NOT_RUN = {
     "make run": "it prepares .venv, as CI does before this test",

@@ -772,7 +772,7 @@ def test_a_users_mistake_is_told_in_one_line_before_any_work(
     Path("loop.csv").symlink_to("loop.csv")
     before = sorted(tmp_path.rglob("*"))
     named = {} if "--model" in arguments else {"champion": models["extended"]}
-    load = "taxi_duration.cli.predict_command.load_named_model"
+    load = "taxi_duration.cli.predict.load_named_model"
     with mock.patch(load, lambda name, cab: named.get(name) or load_named_model(name, cab)):
         assert call_taxi_duration("predict", *arguments.split()) == 2
     printed = capsys.readouterr()

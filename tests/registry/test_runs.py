@@ -15,7 +15,7 @@ import orchestrate_s3
 from orchestrate import main_flow
 from orchestrate_s3 import main_flow_s3
 from taxi_duration import InputError, SourceError, load_model
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.report import collect_metrics, load_report
 from taxi_duration.flows.options import LocalOptions, S3Options

@@ -20,7 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.cli.cli import make_parser
+from taxi_duration.cli.app import make_parser
 from taxi_duration.data.month import Month
 from taxi_duration.evaluation.report import Report, load_report
 from taxi_duration.flows.options import LocalOptions, read_options

@@ -14,7 +14,7 @@ from unittest import mock
 
 import orchestrate
 from orchestrate import main_flow
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.train import run_from_command_line
 
 __all__ = ["GO", "HALTED", "main_flow"]
 

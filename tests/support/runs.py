@@ -5,14 +5,12 @@ import functools
 import io
 import json
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest import mock
 from uuid import UUID
 
 from mlflow import MlflowClient
@@ -30,8 +28,8 @@ from prefect.client.schemas.objects import Artifact, FlowRun, Log, TaskRun
 
 import orchestrate
 import orchestrate_s3
-import taxi_duration.__main__
-from taxi_duration.cli.cli import run_from_command_line
+from taxi_duration.cli.app import main
+from taxi_duration.cli.train import run_from_command_line
 
 Value = TypeVar("Value")
 
@@ -80,8 +78,7 @@ def run_backfill(directory: Path, *arguments: str) -> Run:
 
 def call_taxi_duration(*arguments: str) -> int:
     """`python -m taxi_duration ...` in this process."""
-    with mock.patch.object(sys, "argv", ["taxi_duration", *arguments]):
-        return taxi_duration.__main__.main()
+    return main(arguments)
 
 
 def _start_local(arguments: tuple[str, ...]) -> int:

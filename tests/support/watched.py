@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
 from prefect.client.orchestration import get_client
 
-from taxi_duration.__main__ import main
-from taxi_duration.operations import watching
+from taxi_duration.cli.app import main
+from taxi_duration.operations import alerts
 from tests.conftest import REPOSITORY
 from tests.support.servers import make_environment, wait_until
 
@@ -81,15 +80,13 @@ def receive() -> Iterator[Receiver]:
 
 def watch(*arguments: str) -> int:
     """`python -m taxi_duration watch ...`, on the server this process is connected to."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["taxi_duration", "watch", *arguments])
-        return main()
+    return main(["watch", *arguments])
 
 
 def forget_automations() -> None:
     """Leave the server to other tests as it was."""
     with get_client(sync_client=True) as client:
-        for name in (watching.TELLING, watching.CRASHING):
+        for name in (alerts.TELLING, alerts.CRASHING):
             for automation in client.read_automations_by_name(name):
                 client.delete_automation(automation.id)
 

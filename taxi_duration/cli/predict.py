@@ -1,4 +1,4 @@
-"""`python -m taxi_duration predict`: the scoring without a flow, and without Prefect's server."""
+"""`python -m taxi_duration predict`: batch prediction without a flow or Prefect's server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from datetime import date
 from pathlib import Path
 
-from taxi_duration.cli.cli import add_flags
+from taxi_duration.cli.app import add_flags
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.flows.options import ScoringOptions, read_options
 from taxi_duration.flows.predict import (
@@ -34,14 +34,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def predict(arguments: argparse.Namespace) -> None:
-    """Score and print what was counted."""
-    given = {name: value for name, value in vars(arguments).items() if name != "run"}
-    plan = plan_scoring(read_options(ScoringOptions, given), date.today())
+    """Predict, and print what was counted."""
+    plan = plan_scoring(read_options(ScoringOptions, vars(arguments)), date.today())
     print(summarise(run(plan)))
 
 
 def run(plan: ScoringPlan) -> Scored:
-    """Load the model, have the trips here, and score them."""
+    """Load the model, download the trips if they are a month, and predict."""
     named, file = load_named_model(plan.model, plan.cab), _locate(plan)
     with show_progress("predict", SCORING_KEY) as report:
         return score(plan, named, file, report)
@@ -55,7 +54,7 @@ def _locate(plan: ScoringPlan) -> Path | MonthFile:
 
 
 def summarise(scored: Scored) -> str:
-    """What was scored, where the predictions are, and the figures."""
+    """Return where the predictions are, and the figures."""
     lines = [
         ("predictions", str(scored.output)),
         *scored.list_figures(),
