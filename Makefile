@@ -25,9 +25,10 @@ $(SETUP): $(LOCKS)
 run: $(SETUP)  ## train and validate on the bundled synthetic sample
 	$(BIN)/python orchestrate.py $(RUN)
 
-# Much of it waits for servers. A file stays in one process, which makes what its tests share once.
+# For two cores: much of it waits for servers, and each process has servers of its own. A file stays
+# in one process, which makes what its tests share once.
 test: $(SETUP)  ## the whole suite
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(TEST)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(TEST)
 
 lint: $(SETUP)  ## ruff, mypy strict, import direction
 	$(BIN)/ruff check .

@@ -1,15 +1,17 @@
 """What every test stands on: an environment of its own, real months, and servers on loopback."""
 
+import contextlib
 import functools
+import io
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import hypothesis
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -18,6 +20,7 @@ REAL_MONTHS = (
     "2025-01", "2025-02",
 )  # fmt: skip
 REAL_DATA_VARIABLE = "TAXI_DURATION_REAL_DATA"
+NO_REAL_MONTHS = "real months are not in "
 OURS = (
     "PREFECT_", "MLFLOW_", "AWS_", "TAXI_DURATION_S3_", "TAXI_DURATION_TLC_",
     "TAXI_DURATION_TRANSFER_", "TAXI_DURATION_CONTRACT_", "TAXI_DURATION_STABILITY_",
@@ -45,7 +48,7 @@ from tests.support.buckets import S3Server, serve_s3  # noqa: E402
 from tests.support.downloads import FILE, locate  # noqa: E402
 from tests.support.months import write_month  # noqa: E402
 from tests.support.registered import Registered, register_versions, use_store  # noqa: E402
-from tests.support.runs import Run, run_local  # noqa: E402
+from tests.support.runs import Run, call_taxi_duration, run_local  # noqa: E402
 from tests.support.servers import (  # noqa: E402
     PROGRAMS,
     answers,
@@ -63,9 +66,52 @@ THIRD_PARTY_WARNINGS = (
 )
 
 
+# How long an example takes says more about what else the machine does than about our code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
+
+CPU_SECONDS = pytest.StashKey[float]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[CPU_SECONDS] = 0.0
     for warning in THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+
+
+def measure_cpu() -> float:
+    """Return the CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Have a process of xdist hand its CPU time to the one that shows it."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["cpu_seconds"] = measure_cpu()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[CPU_SECONDS] += output.get("cpu_seconds", 0.0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    config = terminalreporter.config
+    # Processes of xdist that have ended are children too: this process is counted alone.
+    own = sum(os.times()[:2]) if config.stash[CPU_SECONDS] else measure_cpu()
+    terminalreporter.write_line(f"CPU time: {config.stash[CPU_SECONDS] + own:.0f} s")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """Give all skips for want of real months one place: the summary shows them on one line."""
+    report = yield
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = report.longrepr[2]
+        if NO_REAL_MONTHS in reason:
+            report.longrepr = (__file__, 1, reason)
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,11 +133,10 @@ def real_data() -> Path:
     """The directory of real months; read, never written."""
     default = REPOSITORY.parent / "shared" / "data"
     directory = Path(os.environ.get(REAL_DATA_VARIABLE, default))
-    missing = [m for m in REAL_MONTHS if not (directory / f"green_tripdata_{m}.parquet").is_file()]
-    if missing:
+    if not all((directory / f"green_tripdata_{m}.parquet").is_file() for m in REAL_MONTHS):
         message = (
-            f"real months are not in {directory}: {', '.join(missing)}; put the TLC's green files "
-            f"of {', '.join(REAL_MONTHS)} in a directory and name it in {REAL_DATA_VARIABLE}"
+            f"{NO_REAL_MONTHS}{directory}: put the TLC's green files of {', '.join(REAL_MONTHS)} "
+            f"in a directory and name it in {REAL_DATA_VARIABLE}"
         )
         if os.environ.get("CI"):
             pytest.fail(message)
@@ -216,14 +261,13 @@ def months_in_s3(s3_server: S3Server, real_data: Path) -> S3Server:
 @pytest.fixture(scope="session")
 def s3_block(prefect_server: str, s3_server: S3Server) -> str:
     """The name of the block that the documented command saved."""
-    made = subprocess.run(
-        [sys.executable, "-m", "taxi_duration", "create-s3-blocks"],
-        cwd=REPOSITORY,
-        env=make_environment(PREFECT_API_URL=prefect_server, **s3_server.environment),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert made.returncode == 0, made.stderr
-    assert made.stdout == "saved S3Bucket block s3-bucket-block for bucket taxi\n"
+    with (
+        pytest.MonkeyPatch.context() as patched,
+        connected_to(prefect_server),
+        contextlib.redirect_stdout(io.StringIO()) as printed,
+    ):
+        for variable, value in s3_server.environment.items():
+            patched.setenv(variable, value)
+        assert call_taxi_duration("create-s3-blocks") == 0
+    assert printed.getvalue() == "saved S3Bucket block s3-bucket-block for bucket taxi\n"
     return "s3-bucket-block"

@@ -1,5 +1,6 @@
 """What must stay true of the repository itself."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
+PACKAGE = REPOSITORY / "taxi_duration"
+ARCHITECTURE = REPOSITORY / "docs" / "architecture.md"
+MOST_MODULES = 12
+WINGS = sorted({path.parent for path in PACKAGE.rglob("*.py")})
 
 
 def list_files() -> list[Path]:
@@ -14,7 +19,8 @@ def list_files() -> list[Path]:
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     if listed.returncode != 0:
         pytest.skip("not a git checkout, so there is no list of the project's files")
-    return [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    paths = [REPOSITORY / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
 
 
 def test_the_library_needs_neither_prefect_nor_mlflow() -> None:
@@ -53,10 +59,36 @@ def test_locked_requirements_carry_hashes_and_no_addresses() -> None:
         assert not [line for line in lines if "://" in line or line.startswith("--index")]
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted((REPOSITORY / "taxi_duration").glob("*.py")),
-    ids=lambda path: path.stem,
-)
-def test_a_module_can_be_held_in_the_head(path: Path) -> None:
-    assert len(path.read_text("utf-8").splitlines()) <= 300
+@pytest.mark.parametrize("wing", WINGS, ids=lambda wing: wing.name)
+def test_a_wing_has_few_modules(wing: Path) -> None:
+    modules = [path for path in wing.glob("*.py") if path.name != "__init__.py"]
+    assert len(modules) <= MOST_MODULES
+
+
+def test_the_package_is_two_levels_deep() -> None:
+    assert {*WINGS} <= {PACKAGE, *PACKAGE.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def architecture() -> str:
+    if not ARCHITECTURE.exists():
+        pytest.skip("docs/architecture.md is not written yet")
+    return ARCHITECTURE.read_text("utf-8")
+
+
+def test_the_architecture_page_names_every_module(architecture: str) -> None:
+    modules = {path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    named = {*re.findall(r"\w+\.py", architecture)}
+    assert {path.name for path in modules} <= named
+
+
+def test_the_architecture_page_names_only_what_exists(architecture: str) -> None:
+    """A path is whole (`a/b.py`), or begins in the package (`b.py`); a function is `b.py:name`."""
+    for path, function in re.findall(r"([\w./]+\.(?:py|j2|css))(?::(\w+))?", architecture):
+        found = [each for each in list_files() if f"/{each.as_posix()}".endswith(f"/{path}")]
+        assert found, path
+        if function:
+            defined = rf"^\s*(?:class|def) {function}\b"
+            assert any(
+                re.search(defined, each.read_text("utf-8"), re.MULTILINE) for each in found
+            ), f"{path}:{function}"

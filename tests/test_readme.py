@@ -73,7 +73,7 @@ def test_every_option_named_exists() -> None:
 def test_every_setting_named_is_read_by_the_code() -> None:
     code = "".join(
         path.read_text("utf-8")
-        for path in [*(REPOSITORY / "taxi_duration").glob("*.py"), *Path(__file__).parent.glob("*")]
+        for path in [*(REPOSITORY / "taxi_duration").rglob("*"), *Path(__file__).parent.rglob("*")]
         if path.suffix == ".py" and path != Path(__file__)
     )
     for name in set(re.findall(r"\b(?:TAXI_DURATION|MLFLOW|AWS)_[A-Z0-9_]+", README)):

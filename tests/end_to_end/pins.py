@@ -46,6 +46,8 @@ class Place:
 
     directory: Path
     data: Path
+    server: str | None = None
+    """The address of a Prefect server; without one, each run starts its own."""
 
     def call(self, *arguments: str | Path, expected: int = 0) -> str:
         """What a command printed; it has the clean environment of a new user."""
@@ -59,6 +61,8 @@ class Place:
             "DO_NOT_TRACK": "1",
             "MLFLOW_TRACKING_URI": f"sqlite:///{self.directory / 'mlflow.db'}",
         }
+        if self.server is not None:
+            environment["PREFECT_API_URL"] = self.server
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=self.directory,
@@ -146,9 +150,9 @@ def pin_sample(directory: Path) -> Pins:
     }
 
 
-def pin_real(directory: Path, data: Path) -> Pins:
+def pin_real(directory: Path, data: Path, server: str | None = None) -> Pins:
     """Pin the runs on real months; nothing that is pinned is a trip's row."""
-    place = Place(directory, data)
+    place = Place(directory, data, server)
     models = {
         "2023-01 extended": place.train(2023, 1),
         "2023-02 extended": place.train(2023, 2),

@@ -25,6 +25,7 @@ from taxi_duration.evaluation.report import load_report
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.registry.runs import REGISTERED_MODEL, log_training
 from tests.conftest import REPOSITORY
+from tests.support.months import FEBRUARY, JANUARY
 from tests.support.runs import call_taxi_duration
 from tests.support.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
 from tests.support.strategies import Floats
@@ -53,13 +54,13 @@ class Models:
 
 
 @pytest.fixture(scope="module")
-def models(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     directory, directories = tmp_path_factory.mktemp("models"), {}
     store = f"sqlite:///{directory / 'mlflow.db'}"
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("MLFLOW_TRACKING_URI", store)
         for name in ("course", "extended"):
-            training = train_on(real_data / "green_tripdata_2023-01.parquet", name)
+            training = train_on(JANUARY, name)
             saved = save_training(directory / name, training.model, make_report(training))
             log_training(CABS["green"], training.model, saved, load_report(saved))
             directories[name] = saved
@@ -70,11 +71,9 @@ def models(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Models:
 
 
 @pytest.fixture(scope="module")
-def trips(real_data: Path) -> pd.DataFrame:
+def trips() -> pd.DataFrame:
     """Hundreds of trips of the month after, with all columns; the odd ones are among them."""
-    seen, month = (
-        pd.read_parquet(real_data / f"green_tripdata_2023-0{number}.parquet") for number in (1, 2)
-    )
+    seen, month = pd.read_parquet(JANUARY), pd.read_parquet(FEBRUARY)
     zones = ["PULocationID", "DOLocationID"]
     is_seen = pd.MultiIndex.from_frame(month[zones]).isin(pd.MultiIndex.from_frame(seen[zones]))
     groups = [
@@ -144,7 +143,7 @@ def make_extended_record(holidays: Container[date], trip: Trip) -> dict[str, Any
 @pytest.mark.parametrize("features", [*FEATURE_SETS])
 def test_scikit_learn_alone_agrees(features: str, models: Models, trips: pd.DataFrame) -> None:
     state = skops.io.load(models.directories[features] / "model.skops", trusted=[])
-    holidays = USFederalHolidayCalendar().holidays("2023-01-01", "2023-12-31").date
+    holidays = USFederalHolidayCalendar().holidays("2025-01-01", "2025-12-31").date
     make = {"course": make_course_record, "extended": partial(make_extended_record, holidays)}
     records = [make[features](trip) for trip in trips.to_dict("records")]
     minutes = state["pipeline"].predict(records)
@@ -290,14 +289,12 @@ def test_the_example_takes_zones_that_are_none_and_whole_floats(app: Ask, models
     assert_agree(app(made).json()["minutes"], models.predict("extended", pd.DataFrame(made)))
 
 
-@pytest.fixture(scope="module", params=[*FEATURE_SETS])
-def served(
-    request: pytest.FixtureRequest, models: Models, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Ask]]:
-    """`mlflow models serve`: of `course` by its version, of `extended` as the champion."""
+@pytest.fixture(scope="module")
+def served(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
+    """`mlflow models serve` of the champion, which is an `extended` model."""
     url = f"http://127.0.0.1:{(port := find_free_port())}"
     command = [
-        PROGRAMS / "mlflow", "models", "serve", "-m", models.uris[request.param],
+        PROGRAMS / "mlflow", "models", "serve", "-m", CHAMPION_URI,
         "--env-manager", "local", "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     environment = make_environment(MLFLOW_TRACKING_URI=models.store)
@@ -307,14 +304,11 @@ def served(
         run_server(command, environment, log, lambda: answers(ready), directory),
         httpx.Client(base_url=url, timeout=60) as client,
     ):
-        yield request.param, lambda content: client.post("/invocations", json=content)
+        yield lambda content: client.post("/invocations", json=content)
 
 
-def test_mlflow_models_serve_agrees(
-    served: tuple[str, Ask], models: Models, trips: pd.DataFrame
-) -> None:
-    features, invoke = served
-    expected = models.predict(features, trips)
+def test_mlflow_models_serve_agrees(served: Ask, models: Models, trips: pd.DataFrame) -> None:
+    expected = models.predict("extended", trips)
     rows = as_json(trips, " ")
     split = {"columns": [*trips], "data": [[*row.values()] for row in as_json(trips)]}
     floats = [row | {"PULocationID": float(row["PULocationID"])} for row in rows]
@@ -323,7 +317,7 @@ def test_mlflow_models_serve_agrees(
         {"dataframe_records": rows},
         {"dataframe_records": floats},
     ):
-        answer = invoke(content)
+        answer = served(content)
         assert answer.status_code == 200, answer.text
         assert_agree(answer.json()["predictions"], expected)
 
@@ -338,8 +332,8 @@ def test_mlflow_models_serve_agrees(
     ],
 )
 def test_mlflow_models_serve_says_what_is_wrong_with_trips(
-    wrong: Trip, said: str, served: tuple[str, Ask]
+    wrong: Trip, said: str, served: Ask
 ) -> None:
-    answer = served[1]({"dataframe_records": [wrong]})
+    answer = served({"dataframe_records": [wrong]})
     assert answer.status_code == 400
     assert said in answer.text

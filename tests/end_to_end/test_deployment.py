@@ -1,13 +1,19 @@
-"""What prefect.yaml declares, run by a real worker, from a checkout and in a home of its own."""
+"""Both deployment files, run by a worker that shares the server's address and nothing else.
+
+Here is a server with a password. Elsewhere prefect.yaml is deployed from a checkout that stays, and
+deployment.yaml from one that is gone before its code is run. All months are made on the spot.
+"""
 
 import contextlib
 import json
 import os
 import pty
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,20 +21,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
 from taxi_duration.data.month import Month
-from taxi_duration.evaluation.report import Report
-from tests.conftest import connected_to
-from tests.support.buckets import S3Server
+from tests.conftest import REPOSITORY
+from tests.support.buckets import SECRET, S3Server, serve_s3
 from tests.support.deployments import (
     PATIENCE_SECONDS,
     end_well,
@@ -41,36 +49,112 @@ from tests.support.deployments import (
 )
 from tests.support.halted import HALTED
 from tests.support.months import write_month, write_months
-from tests.support.runs import read_artifact, read_logs, read_report_artifact, read_task_runs
-from tests.support.servers import PROGRAMS, wait_until
+from tests.support.runs import call_taxi_duration, read_artifact, read_logs, read_report_artifact
+from tests.support.servers import PROGRAMS, answers, find_free_port, run_server, wait_until
 
-DEPLOYMENTS = {
-    "main-flow/taxi_local_data",
-    "main-flow-s3/taxi_s3_data",
-    "main-flow/taxi_local_data_yellow",
-    "main-flow-s3/taxi_s3_data_yellow",
-    "backfill/taxi_backfill",
-    "predict/taxi_predict",
+AUTH = "taxi:the-secret-of-the-server"
+JANUARY = Month(2023, 1)
+KEPT = "2023-01: kept 12 of 12 trips"
+RUNS = {
+    "local": "main-flow/taxi_local_data",
+    "s3": "main-flow-s3/taxi_s3_data",
+    "local production": "main-flow/taxi_local_data_production",
+    "s3 production": "main-flow-s3/taxi_s3_data_production",
 }
 UNSCHEDULED = {"backfill/taxi_backfill": "backfill", "predict/taxi_predict": "predict"}
+DEPLOYMENTS = {
+    RUNS["local"],
+    RUNS["s3"],
+    "main-flow/taxi_local_data_yellow",
+    "main-flow-s3/taxi_s3_data_yellow",
+    *UNSCHEDULED,
+}
 WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
+MODEL_FILES = {"README.md", "manifest.json", "model.skops", "report.html", "report.json"}
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_checkout(tmp_path_factory.mktemp("checkout") / "nyc taxi duration")
-
-
-@pytest.fixture(scope="module")
-def environment(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_machine(tmp_path_factory.mktemp("homes") / "you", PREFECT_API_URL=prefect_server)
-
-
-@pytest.fixture(scope="module")
-def worker(environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A worker started somewhere else than in the checkout."""
-    with work(environment, tmp_path_factory.mktemp("worker")):
+@contextlib.contextmanager
+def connected_to(url: str, password: str = AUTH) -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
         yield
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """The other machine: its environment and what is on its disk."""
+
+    environment: dict[str, str]
+    checkout: Path
+    production: Path
+    """Where production runs keep months, models and MLflow's store."""
+    worker_directory: Path
+
+    def prefect(
+        self, *arguments: str, directory: Path | None = None, **changed: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [PROGRAMS / "prefect", "--no-prompt", *arguments],
+            cwd=directory or self.checkout, env={**self.environment, **changed},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """In the place of the suite's: a server that asks for a password."""
+    port = find_free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    environment = make_machine(
+        tmp_path_factory.mktemp("here") / "home",
+        PREFECT_SERVER_API_HOST="127.0.0.1",
+        PREFECT_SERVER_API_PORT=str(port),
+        PREFECT_SERVER_API_AUTH_STRING=AUTH,
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS="1",
+    )
+    command = [PROGRAMS / "prefect", "server", "start"]
+    log = Path(environment["HOME"]) / "server.log"
+    with run_server(command, environment, log, lambda: answers(f"{url}/health")):
+        yield url
+
+
+@pytest.fixture
+def client(prefect_server: str) -> Iterator[SyncPrefectClient]:
+    with connected_to(prefect_server), get_client(sync_client=True) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server with two months."""
+    with serve_s3(tmp_path_factory.mktemp("s3")) as served:
+        write_months(served.bucket / "trip-data", JANUARY)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def elsewhere(
+    prefect_server: str, bucket: S3Server, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Elsewhere]:
+    """The other machine, its worker started where there is no checkout, and the blocks saved."""
+    root = tmp_path_factory.mktemp("elsewhere")
+    environment = make_machine(
+        root / "home", PREFECT_API_URL=prefect_server, PREFECT_API_AUTH_STRING=AUTH
+    )
+    machine = Elsewhere(
+        environment, make_checkout(root / "nyc taxi duration"), root / "production", root / "worker"
+    )
+    for directory in (machine.checkout / "data", machine.production / "data"):
+        write_months(directory, JANUARY)
+    with work(environment, machine.worker_directory):
+        with pytest.MonkeyPatch.context() as patched, connected_to(prefect_server):
+            for variable, value in bucket.environment.items():
+                patched.setenv(variable, value)
+            assert call_taxi_duration("create-s3-blocks") == 0
+        yield machine
+
+
+# prefect.yaml
 
 
 def run_in_terminal(
@@ -101,12 +185,19 @@ def run_in_terminal(
     return exit_code, text
 
 
+def set_schedules(checkout: Path, text: str, changed: str) -> None:
+    """Write other schedules into prefect.yaml."""
+    file = checkout / "prefect.yaml"
+    written = file.read_text("utf-8")
+    assert text in written
+    file.write_text(written.replace(text, changed), "utf-8")
+
+
 @pytest.fixture(scope="module")
-def deployed(checkout: Path, environment: dict[str, str], worker: None) -> str:
+def deployed(elsewhere: Elsewhere) -> str:
     """What `prefect deploy --all` showed on a terminal."""
-    exit_code, shown = run_in_terminal(
-        [PROGRAMS / "prefect", "deploy", "--all"], checkout, environment
-    )
+    command: list[str | Path] = [PROGRAMS / "prefect", "deploy", "--all"]
+    exit_code, shown = run_in_terminal(command, elsewhere.checkout, elsewhere.environment)
     assert exit_code == 0, shown
     return shown
 
@@ -118,145 +209,55 @@ def test_deploying_asks_nothing(deployed: str) -> None:
     assert "[y/n]" not in deployed.lower()
 
 
-@pytest.mark.usefixtures("prefect_api", "deployed")
-@pytest.mark.parametrize("name", sorted(DEPLOYMENTS))
-def test_server_has_what_the_file_says(name: str) -> None:
-    cab = "yellow" if name.endswith("_yellow") else "green"
-    with get_client(sync_client=True) as client:
+@pytest.mark.usefixtures("deployed")
+def test_server_has_what_the_file_says(client: SyncPrefectClient) -> None:
+    for name in DEPLOYMENTS:
         deployment = client.read_deployment_by_name(name)
-    assert deployment.parameters == {"cab": cab}
-    assert {*deployment.tags} == {"nyc-taxi-duration", UNSCHEDULED.get(name, cab)}
-    assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
-    assert deployment.global_concurrency_limit is not None
-    assert deployment.global_concurrency_limit.limit == 1
-    assert deployment.concurrency_options is not None
-    assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
-    for schedule in deployment.schedules:
-        assert (schedule.slug, schedule.active) == ("monthly", False)
-        assert schedule.parameters == {"train_months": 3}
-    assert len(deployment.schedules) == (name not in UNSCHEDULED)
+        cab = "yellow" if name.endswith("_yellow") else "green"
+        assert deployment.parameters == {"cab": cab}
+        assert {*deployment.tags} == {"nyc-taxi-duration", UNSCHEDULED.get(name, cab)}
+        assert deployment.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
+        assert deployment.global_concurrency_limit is not None
+        assert deployment.global_concurrency_limit.limit == 1
+        assert deployment.concurrency_options is not None
+        assert deployment.concurrency_options.collision_strategy == "ENQUEUE"
+        for schedule in deployment.schedules:
+            assert (schedule.slug, schedule.active) == ("monthly", False)
+            assert schedule.parameters == {"train_months": 3}
+        assert len(deployment.schedules) == (name not in UNSCHEDULED)
 
 
-RUNS = {"from the disk": "main-flow/taxi_local_data", "from S3": "main-flow-s3/taxi_s3_data"}
-
-
-@pytest.fixture(scope="module")
-def runs(
-    deployed: str,
-    prefect_server: str,
-    environment: dict[str, str],
-    real_data: Path,
-    months_in_s3: S3Server,
-    s3_block: str,
-) -> dict[str, FlowRun]:
-    """Both deployments, run at the same time and watched to the end."""
-    common: dict[str, object] = {"year": 2023, "month": 2, "features": "course"}
-    given: dict[str, dict[str, object]] = {
-        "from the disk": {**common, "data_dir": real_data},
-        # Not where the other saves its model: that one would be found and kept.
-        "from S3": {**common, "models_dir": "models-s3"},
-    }
-    watched = [
-        start_run(RUNS[name], name, parameters, environment, "--watch")
-        for name, parameters in given.items()
-    ]
-    end_well(*watched)
-    with connected_to(prefect_server):
-        return {name: read_run(name) for name in given}
-
-
-def test_both_deployments_complete_with_what_they_were_given(
-    runs: dict[str, FlowRun], real_data: Path
+@pytest.mark.usefixtures("deployed")
+@pytest.mark.parametrize("name", [RUNS["local"], RUNS["s3"]])
+@pytest.mark.parametrize(
+    ("parameters", "text"),
+    [
+        ({"month": 13}, "13 is greater than the maximum of 12"),
+        ({"month": 0}, "0 is less than the minimum of 1"),
+        ({"month": True}, "True is not valid under any of the given schemas"),
+        ({"month": 1.5}, "1.5 is not valid under any of the given schemas"),
+        ({"year": 21}, "21 is less than the minimum of 2009"),
+        ({"cab": "fhv"}, "'fhv' is not one of ['green', 'yellow']"),
+        ({"features": "all"}, "'all' is not one of ['course', 'extended']"),
+        ({"alpha": -1}, "-1 is less than the minimum of 0"),
+        ({"train_months": 0}, "0 is less than the minimum of 1"),
+    ],
+    ids=str,
+)
+def test_server_refuses_bad_parameters(
+    name: str, parameters: dict[str, Any], text: str, client: SyncPrefectClient
 ) -> None:
-    given = {"cab": "green", "year": 2023, "month": 2, "features": "course"}
-    for name, own in (
-        ("from the disk", {"data_dir": str(real_data)}),
-        ("from S3", {"models_dir": "models-s3"}),
-    ):
-        assert runs[name].state_name == "Completed"
-        assert runs[name].parameters == {**given, **own}
-        assert not runs[name].auto_scheduled
+    deployment = client.read_deployment_by_name(name)
+    with pytest.raises(PrefectHTTPStatusError) as caught:
+        client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
+    assert text in caught.value.response.text
 
 
-@pytest.mark.usefixtures("prefect_api")
-def test_runs_of_one_cab_type_take_turns(runs: dict[str, FlowRun]) -> None:
-    spans = []
-    for name, expected in (("from the disk", 12), ("from S3", 13)):
-        task_runs = read_task_runs(runs[name].id, expected).values()
-        spans.append(
-            (
-                min(each.start_time for each in task_runs if each.start_time),
-                max(each.end_time for each in task_runs if each.end_time),
-            )
-        )
-    (_, first_end), (second_start, _) = sorted(spans)
-    assert first_end <= second_start
-
-
-def drop_registry(content: bytes) -> Report:
-    """A report without what follows from who is champion, and who was.
-
-    And without the last digits, which differ between processes whose memory is laid out otherwise.
-    """
-    report = json.loads(content, parse_float=lambda text: round(float(text), 9))
-    alone = [{**each, "champion_rmse": None} for each in report["slices"]]
-    return {**report, "slices": alone, "gate": None, "past": None, "model_id": None}
-
-
-def test_both_deployments_give_the_same_report(
-    runs: dict[str, FlowRun], checkout: Path, train_on_real_months: Any
-) -> None:
-    (local,) = checkout.glob("models/green/2023-02-*/report.json")
-    (from_s3,) = checkout.glob("models-s3/green/2023-02-*/report.json")
-    assert local.parent.name == from_s3.parent.name
-    assert local.read_bytes() == from_s3.read_bytes()
-    same = train_on_real_months("--year", "2023", "--month", "2", "--features", "course")
-    assert drop_registry(local.read_bytes()) == drop_registry(same.report_bytes)
-    assert round(same.report["validation"]["rmse"], 6) == 6.160602
-
-
-@pytest.mark.usefixtures("prefect_api")
-def test_both_deployments_log_and_publish(runs: dict[str, FlowRun]) -> None:
-    for flow_run in runs.values():
-        read_logs(flow_run.id, awaited="2023-02: kept 62,574 of 64,809 trips")
-        assert "| 6.1606 |" in str(read_report_artifact(flow_run.id).data)
-
-
-def test_predict_scores_a_month_by_a_model_as_deployed(
-    runs: dict[str, FlowRun],
-    checkout: Path,
-    prefect_server: str,
-    environment: dict[str, str],
-    real_data: Path,
-) -> None:
-    (report,) = checkout.glob("models/green/2023-02-*/report.json")
-    validation = json.loads(report.read_text("utf-8"))["validation"]
-    parameters: dict[str, object] = {
-        "input": "2023-03",
-        "output": "predictions/2023-03.parquet",
-        "model": report.parent.relative_to(checkout),
-        "data_dir": real_data,
-    }
-    end_well(start_run("predict/taxi_predict", "predict", parameters, environment, "--watch"))
-    written = pq.read_table(checkout / "predictions" / "2023-03.parquet")
-    assert len(written) == validation["rows_read"]
-    with connected_to(prefect_server):
-        shown = str(read_artifact(read_run("predict").id, "predictions").data)
-    assert f"RMSE {validation['rmse']:.6f} minutes" in shown
-
-
-def test_runs_leave_the_checkout_clean(runs: dict[str, FlowRun], checkout: Path) -> None:
-    status = subprocess.run(
-        ["git", "status", "--porcelain"], cwd=checkout, capture_output=True, text=True, check=True
-    )
-    assert status.stdout == "?? models-s3/\n"
-
-
-def deploy_again(checkout: Path, environment: dict[str, str]) -> DeploymentResponse:
-    command = [PROGRAMS / "prefect", "--no-prompt", "deploy", "--name", "taxi_local_data"]
-    subprocess.run(command, cwd=checkout, env=environment, capture_output=True, check=True)
-    with get_client(sync_client=True) as client:
-        return client.read_deployment_by_name("main-flow/taxi_local_data")
+@pytest.mark.usefixtures("deployed")
+def test_command_line_passes_the_refusal_on(elsewhere: Elsewhere) -> None:
+    refused = elsewhere.prefect("deployment", "run", RUNS["local"], "-p", "month=13")
+    assert refused.returncode == 1
+    assert "13 is greater than the maximum of 12" in refused.stdout + refused.stderr
 
 
 @dataclass(frozen=True)
@@ -274,26 +275,32 @@ class Due:
 
 
 @pytest.fixture(scope="module")
-def due(deployed: str, prefect_server: str, checkout: Path, environment: dict[str, str]) -> Due:
+def due(deployed: str, prefect_server: str, elsewhere: Elsewhere) -> Due:
     """The schedule turned on in the file, and due at once; the months it needs are there."""
+    checkout = elsewhere.checkout
     for month in Month.of(datetime.now(UTC).date()).shift(-2).window(5):  # a month may begin now
         write_month(checkout / "data" / month.file_name("green"), month=month)
-    file = checkout / "prefect.yaml"
-    written = file.read_text("utf-8")
-    turned_on = written.replace("active: false", "active: true")
-    often = turned_on.replace('cron: "0 6 15 * *"', "interval: 30")
-    assert written != turned_on != often
+    off_monthly, on_often = (
+        ("active: false", 'cron: "0 6 15 * *"'),
+        ("active: true", "interval: 30"),
+    )
 
     def read_first(client: SyncPrefectClient) -> FlowRun | None:
         begun = [run for run in client.read_flow_runs() if run.auto_scheduled and run.start_time]
         return min(begun, key=lambda run: str(run.start_time), default=None)
 
+    def deploy_again(texts: tuple[str, ...], changed: tuple[str, ...]) -> DeploymentResponse:
+        for each, other in zip(texts, changed, strict=True):
+            set_schedules(checkout, each, other)
+        done = elsewhere.prefect("deploy", "--name", "taxi_local_data")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return client.read_deployment_by_name(RUNS["local"])
+
     with connected_to(prefect_server), get_client(sync_client=True) as client:
-        file.write_text(often, "utf-8")
-        deploy_again(checkout, environment)
+        deploy_again(off_monthly, on_often)
         flow_run = wait_until(lambda: read_first(client), "the schedule to start a run")
-        file.write_text(written, "utf-8")
-        return Due(wait_for_state(flow_run.name, "Completed"), deploy_again(checkout, environment))
+        deployment = deploy_again(on_often, off_monthly)
+        return Due(wait_for_state(flow_run.name, "Completed"), deployment)
 
 
 def test_schedule_starts_its_run_with_the_parameters_of_both(due: Due) -> None:
@@ -303,10 +310,12 @@ def test_schedule_starts_its_run_with_the_parameters_of_both(due: Due) -> None:
     assert due.flow_run.parameters == {"cab": "green", "train_months": 3}
 
 
-@pytest.mark.usefixtures("prefect_api")
-def test_scheduled_run_trains_on_the_newest_months_of_its_day(due: Due, checkout: Path) -> None:
+@pytest.mark.usefixtures("client")
+def test_scheduled_run_trains_on_the_newest_months_of_its_day(
+    due: Due, elsewhere: Elsewhere
+) -> None:
     *train, validation = map(str, due.months)
-    (path,) = checkout.glob(f"models/green/{train[-1]}-*/report.json")
+    (path,) = elsewhere.checkout.glob(f"models/green/{train[-1]}-*/report.json")
     report = json.loads(path.read_text("utf-8"))
     assert report["train"]["months"] == train
     assert report["validation"]["month"] == validation
@@ -321,9 +330,183 @@ def test_deploying_again_sets_the_schedule_to_what_the_file_says(due: Due) -> No
     assert schedule.parameters == {"train_months": 3}
 
 
-@pytest.mark.usefixtures("deployed", "prefect_api")
-def test_backfill_runs_as_deployed(environment: dict[str, str], tmp_path: Path) -> None:
-    for month in Month(2023, 1).window(3):
+# deployment.yaml
+
+PRIVATE = {
+    ".env": "AWS_SECRET_ACCESS_KEY=a-secret",
+    "notes.ipynb": "{}",
+    "taxi_duration/credentials.json": "{}",
+    "data/green_tripdata_2023-03.parquet": "trips",
+    "models/green/2023-01-0123abcd/model.skops": "a model",
+    "mlflow.db": "runs",
+}
+
+
+def name_commit(checkout: Path) -> str:
+    """What the build step of deployment.yaml calls a checkout."""
+    content = yaml.safe_load((checkout / "deployment.yaml").read_text("utf-8"))
+    (step,) = content["build"][1].values()
+    (line,) = step["script"].splitlines()
+    named = subprocess.run(
+        ["sh", "-c", line], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    return named.stdout.strip()
+
+
+def test_each_state_of_a_checkout_has_its_name(tmp_path: Path) -> None:
+    checkout = make_checkout(tmp_path / "checkout")
+    committed = name_commit(checkout)
+    assert re.fullmatch("[0-9a-f]{40}", committed)
+    changed = []
+    for line in ("# One change.\n", "# Another.\n"):
+        (checkout / "orchestrate.py").write_text(line, "utf-8")
+        changed.append(name_commit(checkout))
+        assert changed[-1] == name_commit(checkout)
+        assert re.fullmatch(f"{committed}-dirty-[0-9a-f]{{8}}", changed[-1])
+    assert len({*changed}) == 2
+
+
+@pytest.fixture(scope="module")
+def production(elsewhere: Elsewhere, bucket: S3Server) -> str:
+    """What deployment.yaml calls the code it deployed, its checkout gone."""
+    checkout = make_checkout(elsewhere.checkout.with_name("gone"))
+    for name, content in PRIVATE.items():
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).write_text(content, "utf-8")
+    # What halts a run where it is told to, and does nothing to one that is not.
+    with (checkout / "orchestrate.py").open("a", encoding="utf-8") as flow_file:
+        flow_file.write((checkout / "tests/support/halted.py").read_text("utf-8"))
+    deployed = elsewhere.prefect(
+        "deploy", "--prefect-file", "deployment.yaml", "--all",
+        directory=checkout,
+        TAXI_DURATION_S3_BUCKET=bucket.environment["TAXI_DURATION_S3_BUCKET"],
+        TAXI_DURATION_DIRECTORY=str(elsewhere.production),
+        MLFLOW_TRACKING_URI=f"sqlite:///{elsewhere.production / 'mlflow.db'}",
+    )  # fmt: skip
+    assert deployed.returncode == 0, deployed.stdout + deployed.stderr
+    name = name_commit(checkout)
+    shutil.rmtree(checkout)
+    return name
+
+
+def test_only_what_a_run_needs_is_pushed(
+    production: str, elsewhere: Elsewhere, bucket: S3Server
+) -> None:
+    code = bucket.bucket / "code" / "nyc-taxi-duration" / production
+    pushed = {path.relative_to(code) for path in code.rglob("*") if path.is_file()}
+    package = {
+        path.relative_to(elsewhere.checkout)
+        for path in elsewhere.checkout.glob("taxi_duration/**/*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert pushed == {Path("orchestrate.py"), Path("orchestrate_s3.py"), *package}
+
+
+def test_production_is_deployed_with_its_schedule_and_no_secret(
+    production: str, client: SyncPrefectClient
+) -> None:
+    for name in ("local production", "s3 production"):
+        deployment = client.read_deployment_by_name(RUNS[name])
+        said = deployment.model_dump_json()
+        assert SECRET not in said
+        assert "prefect.blocks.aws-credentials.s3-bucket-block-credentials" in said
+        assert deployment.version == production
+        (schedule,) = deployment.schedules
+        assert not schedule.active
+        assert schedule.parameters == {"train_months": 3}
+
+
+@pytest.fixture(scope="module")
+def runs(
+    elsewhere: Elsewhere, due: Due, production: str, prefect_server: str
+) -> dict[str, FlowRun]:
+    """Both deployments of both files, on the same two months."""
+    common: dict[str, object] = {"year": 2023, "month": 1}
+    # Not where the other saves its model: that one would be found and kept.
+    apart = {
+        "s3": {"models_dir": "models-s3"},
+        "s3 production": {"models_dir": elsewhere.production / "models-s3"},
+    }
+    watched = [
+        start_run(
+            deployment, name, {**common, **apart.get(name, {})}, elsewhere.environment, "--watch"
+        )
+        for name, deployment in RUNS.items()
+    ]
+    end_well(*watched)
+    with connected_to(prefect_server):
+        return {name: read_run(name) for name in RUNS}
+
+
+@pytest.mark.usefixtures("client")
+def test_runs_complete_with_what_they_were_given_log_and_publish(
+    runs: dict[str, FlowRun], elsewhere: Elsewhere
+) -> None:
+    assert runs["local production"].parameters == {
+        "cab": "green",
+        "data_dir": f"{elsewhere.production}/data",
+        "models_dir": f"{elsewhere.production}/models",
+        "year": 2023,
+        "month": 1,
+    }
+    for run in runs.values():
+        assert run.state_name == "Completed"
+        assert not run.auto_scheduled
+        read_logs(run.id, awaited=KEPT)
+        assert "2023-02" in str(read_report_artifact(run.id).data)
+
+
+def test_all_deployments_give_the_same_model_which_outlives_the_pulled_code(
+    runs: dict[str, FlowRun], elsewhere: Elsewhere, bucket: S3Server
+) -> None:
+    reports = [
+        *elsewhere.checkout.glob("models*/green/2023-01-*/report.json"),
+        *elsewhere.production.glob("models*/green/2023-01-*/report.json"),
+        *bucket.bucket.glob("models/green/2023-01-*/report.json"),
+    ]
+    assert len(reports) == 5
+    contents = [json.loads(report.read_bytes()) for report in reports]
+    # Whom each was judged against depends on the order they came in.
+    assert len({content["model_id"] for content in contents}) == 1
+    assert len({json.dumps(content["validation"]) for content in contents}) == 1
+    models = [report.with_name("model.skops").read_bytes() for report in reports]
+    assert len({*models}) == 1
+    fetched = elsewhere.production / "data" / "s3" / JANUARY.file_name("green")
+    assert fetched.with_name(f"{fetched.name}.json").exists()
+    for store in (elsewhere.checkout / "mlflow.db", elsewhere.production / "mlflow.db"):
+        assert {*read_mlflow_statuses(store)} == {"FINISHED"}
+
+
+def read_mlflow_statuses(store: Path) -> list[str]:
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        return sorted(status for (status,) in connection.execute("SELECT status FROM runs"))
+
+
+@pytest.fixture(scope="module")
+def report(runs: dict[str, FlowRun], elsewhere: Elsewhere) -> Path:
+    (report,) = elsewhere.checkout.glob("models/green/2023-01-*/report.json")
+    return report
+
+
+@pytest.mark.usefixtures("client")
+def test_predict_scores_a_month_by_a_model_as_deployed(report: Path, elsewhere: Elsewhere) -> None:
+    validation = json.loads(report.read_text("utf-8"))["validation"]
+    parameters: dict[str, object] = {
+        "input": "2023-02",
+        "output": "predictions/2023-02.parquet",
+        "model": report.parent.relative_to(elsewhere.checkout),
+    }
+    command = ("predict/taxi_predict", "predict", parameters, elsewhere.environment, "--watch")
+    end_well(start_run(*command))
+    written = pq.read_table(elsewhere.checkout / "predictions" / "2023-02.parquet")
+    assert len(written) == validation["rows_read"]
+    shown = str(read_artifact(read_run("predict").id, "predictions").data)
+    assert f"RMSE {validation['rmse']:.6f} minutes" in shown
+
+
+@pytest.mark.usefixtures("deployed", "client")
+def test_backfill_runs_as_deployed(elsewhere: Elsewhere, tmp_path: Path) -> None:
+    for month in JANUARY.window(3):
         write_month(tmp_path / "data" / month.file_name("green"), month=month)
     parameters: dict[str, object] = {
         "from_month": "2022-11",
@@ -332,36 +515,36 @@ def test_backfill_runs_as_deployed(environment: dict[str, str], tmp_path: Path) 
         "models_dir": tmp_path / "models",
         "features": "course",
     }
-    end_well(start_run("backfill/taxi_backfill", "backfill", parameters, environment, "--watch"))
+    command = ("backfill/taxi_backfill", "backfill", parameters, elsewhere.environment, "--watch")
+    end_well(start_run(*command))
     assert read_run("backfill").state_name == "Completed"
     models = sorted(path.name[:7] for path in tmp_path.glob("models/green/*"))
     assert models == ["2022-11", "2022-12"]
 
 
+def test_runs_leave_the_checkout_clean(report: Path, elsewhere: Elsewhere) -> None:
+    status = subprocess.run(
+        ["git", "status", "--porcelain"],
+        cwd=elsewhere.checkout, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert status.stdout == "?? models-s3/\n"
+
+
 @dataclass(frozen=True)
 class Queue:
-    """A run cancelled within its MLflow run, and one of the same deployment that waited for it."""
+    """A production run cancelled within its MLflow run, and one that waited for it."""
 
     cancelled: FlowRun
     waited: FlowRun
     waited_in: list[str]
     directory: Path
 
-    def read_mlflow_statuses(self) -> list[str]:
-        with contextlib.closing(sqlite3.connect(self.directory / "mlflow.db")) as connection:
-            return sorted(status for (status,) in connection.execute("SELECT status FROM runs"))
-
 
 @pytest.fixture(scope="module")
-def queue(
-    deployed: str,
-    prefect_server: str,
-    checkout: Path,
-    environment: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Queue:
-    directory = tmp_path_factory.mktemp("queue")
-    write_months(directory / "data", Month(2023, 1))
+def queue(elsewhere: Elsewhere, runs: dict[str, FlowRun], prefect_server: str) -> Queue:
+    """Run the two in directories of their own."""
+    directory = elsewhere.production / "queue"
+    write_months(directory / "data", JANUARY)
     parameters: dict[str, object] = {
         "data_dir": directory / "data",
         "models_dir": directory / "models",
@@ -369,24 +552,19 @@ def queue(
     }
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"}
     halt = {"HALT_AT": WITHIN_MLFLOW_RUN, "HALT_IN": str(directory)}
-    flow_file = checkout / "orchestrate.py"
-    written = flow_file.read_text("utf-8")
-    # What halts a run where it is told to, and does nothing to one that is not.
-    flow_file.write_text(f"{written}\nimport tests.support.halted\n", "utf-8")
-    end_well(
-        start_run(
-            "main-flow/taxi_local_data",
-            "to be cancelled",
-            {**parameters, "year": 2023, "month": 1},
-            environment,
-            "--job-variable",
-            f"env={json.dumps({**store, **halt})}",
-        )
-    )
     with connected_to(prefect_server), get_client(sync_client=True) as client:
+        end_well(
+            start_run(
+                RUNS["local production"],
+                "to be cancelled",
+                {**parameters, "year": 2023, "month": 1},
+                elsewhere.environment,
+                "--job-variable",
+                f"env={json.dumps({**store, **halt})}",
+            )
+        )
         wait_until((directory / HALTED).exists, "the run to halt")
-        flow_file.write_text(written, "utf-8")
-        deployment = client.read_deployment_by_name("main-flow/taxi_local_data")
+        deployment = client.read_deployment_by_name(RUNS["local production"])
         client.create_flow_run_from_deployment(
             deployment.id,
             name="waiting",
@@ -397,8 +575,8 @@ def queue(
         wait_for_state("waiting", "AwaitingConcurrencySlot")
         first = read_run("to be cancelled")
         assert first.state_name == "Running"
-        cancel = [PROGRAMS / "prefect", "flow-run", "cancel", str(first.id)]
-        subprocess.run(cancel, env=environment, capture_output=True, check=True)
+        asked = elsewhere.prefect("flow-run", "cancel", str(first.id))
+        assert asked.returncode == 0, asked.stdout + asked.stderr
         cancelled = wait_for_state("to be cancelled", "Cancelled")
         waited = wait_for_state("waiting", "Completed")
         states = client.read_flow_run_states(waited.id)
@@ -412,66 +590,106 @@ def test_second_run_of_a_deployment_waits_for_the_first(queue: Queue) -> None:
     assert queue.waited.start_time >= queue.cancelled.end_time
 
 
-@pytest.mark.usefixtures("prefect_api")
+@pytest.mark.usefixtures("client")
 def test_run_that_waited_trains_on_the_months_of_the_day_it_was_scheduled_for(
     queue: Queue,
 ) -> None:
-    read_logs(queue.waited.id, awaited="2023-01: kept 12 of 12 trips")
+    read_logs(queue.waited.id, awaited=KEPT)
     assert "2023-02" in str(read_report_artifact(queue.waited.id).data)
 
 
-@pytest.mark.usefixtures("prefect_api")
-def test_cancelled_run_leaves_nothing_half_done(queue: Queue) -> None:
-    assert queue.read_mlflow_statuses() == ["FINISHED", "KILLED"]
+def test_cancelled_run_leaves_nothing_half_done(queue: Queue, client: SyncPrefectClient) -> None:
+    # The repeated training may have removed what the cancelled one left in MLflow.
+    statuses = read_mlflow_statuses(queue.directory / "mlflow.db")
+    assert statuses.count("FINISHED") == 1
+    assert "RUNNING" not in statuses
     assert [*queue.directory.rglob("*.partial")] == []
     (model,) = queue.directory.glob("models/green/*")
-    assert {path.name for path in model.iterdir()} == {
-        "README.md", "manifest.json", "model.skops", "report.html", "report.json",
-    }  # fmt: skip
+    assert {path.name for path in model.iterdir()} == MODEL_FILES
     only_cancelled = FlowRunFilter(id=FlowRunFilterId(any_=[queue.cancelled.id]))
-    with get_client(sync_client=True) as client:
-        states = [run.state_name for run in client.read_task_runs(flow_run_filter=only_cancelled)]
+    states = [run.state_name for run in client.read_task_runs(flow_run_filter=only_cancelled)]
     assert states
     assert "Running" not in states
 
 
-@pytest.mark.usefixtures("prefect_api", "deployed")
-@pytest.mark.parametrize("name", ["main-flow/taxi_local_data", "main-flow-s3/taxi_s3_data"])
+def test_nothing_else_is_left_on_the_other_machine(queue: Queue, elsewhere: Elsewhere) -> None:
+    def is_tidy() -> bool:
+        temporary = Path(elsewhere.environment["TMPDIR"])
+        pulled = [*temporary.glob("*prefect"), *temporary.glob("prefect-workspace-attempt-*")]
+        return not [*pulled, *elsewhere.worker_directory.iterdir()]
+
+    # The worker tidies up after it has said how a run ended.
+    wait_until(is_tidy, "the worker to tidy up")
+
+
+# What is refused
+
+VARIABLES = {
+    "TAXI_DURATION_S3_BUCKET": "taxi",
+    "TAXI_DURATION_DIRECTORY": "/srv/taxi",
+    "MLFLOW_TRACKING_URI": "https://mlflow.invalid",
+}
+
+
+def test_production_is_not_deployed_with_a_variable_missing(
+    elsewhere: Elsewhere, bucket: S3Server
+) -> None:
+    before = {*bucket.bucket.glob("code/*/*")}
+    variables = {**VARIABLES, "TAXI_DURATION_DIRECTORY": "models"}
+    refused = elsewhere.prefect("deploy", "--prefect-file", "deployment.yaml", "--all", **variables)
+    assert refused.returncode == 1
+    shown = refused.stdout + refused.stderr
+    assert "TAXI_DURATION_DIRECTORY 'models' is not an absolute path: name a directory" in shown
+    assert {*bucket.bucket.glob("code/*/*")} == before
+
+
 @pytest.mark.parametrize(
-    ("parameters", "text"),
+    ("variable", "value", "said"),
     [
-        ({"month": 13}, "13 is greater than the maximum of 12"),
-        ({"month": 0}, "0 is less than the minimum of 1"),
-        ({"month": True}, "True is not valid under any of the given schemas"),
-        ({"month": 1.5}, "1.5 is not valid under any of the given schemas"),
-        ({"year": 21}, "21 is less than the minimum of 2009"),
-        ({"cab": "fhv"}, "'fhv' is not one of ['green', 'yellow']"),
-        ({"features": "all"}, "'all' is not one of ['course', 'extended']"),
-        ({"alpha": -1}, "-1 is less than the minimum of 0"),
-        ({"train_months": 0}, "0 is less than the minimum of 1"),
+        ("TAXI_DURATION_S3_BUCKET", "", "TAXI_DURATION_S3_BUCKET: is not set: name the bucket"),
+        ("TAXI_DURATION_DIRECTORY", "", "TAXI_DURATION_DIRECTORY '' is not an absolute path"),
+        ("MLFLOW_TRACKING_URI", "", "MLFLOW_TRACKING_URI is not set, or relative: name a server"),
+        ("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db", "MLFLOW_TRACKING_URI is not set, or rel"),
+        ("MLFLOW_TRACKING_URI", "sqlite:////srv/mlflow.db", ""),
+        ("MLFLOW_TRACKING_URI", "postgresql://me:secret@host/mlflow", ""),
     ],
-    ids=str,
 )
-def test_server_refuses_bad_parameters(name: str, parameters: dict[str, Any], text: str) -> None:
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(name)
-        with pytest.raises(PrefectHTTPStatusError) as caught:
-            client.create_flow_run_from_deployment(deployment.id, parameters=parameters)
-    assert text in caught.value.response.text
+def test_what_is_wrong_with_a_variable_is_said(variable: str, value: str, said: str) -> None:
+    content = yaml.safe_load((REPOSITORY / "deployment.yaml").read_text("utf-8"))
+    (step,) = content["build"][0].values()
+    errors = ""
+    for line in step["script"].splitlines():  # as Prefect runs them
+        checked = subprocess.run(
+            ["sh", "-c", line], env={**VARIABLES, variable: value},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (checked.returncode != 0) == bool(checked.stderr)
+        errors += checked.stderr
+    assert (said in errors) if said else not errors
 
 
-@pytest.mark.usefixtures("deployed")
+def test_without_the_password_nothing_is_read(prefect_server: str) -> None:
+    assert httpx.post(f"{prefect_server}/deployments/filter", json={}).status_code == 401
+
+
 @pytest.mark.parametrize(
-    ("month", "text"),
-    [("13", "13 is greater than the maximum of 12"), ("true", "True is not valid under any")],
+    ("command", "password"),
+    [
+        (["orchestrate.py", "--year", "2023", "--month", "1"], "taxi:a-wrong-one"),
+        (["-m", "taxi_duration", "create-s3-blocks"], ""),
+    ],
 )
-def test_command_line_passes_the_refusal_on(
-    month: str, text: str, environment: dict[str, str], tmp_path: Path
+def test_our_commands_say_in_one_line_that_the_server_asks_for_a_password(
+    command: list[str], password: str, elsewhere: Elsewhere, bucket: S3Server, prefect_server: str
 ) -> None:
     refused = subprocess.run(
-        [PROGRAMS / "prefect", "deployment", "run", "main-flow/taxi_local_data",
-         "-p", "year=2023", "-p", f"month={month}"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, *command],
+        cwd=elsewhere.checkout,
+        env={**elsewhere.environment, **bucket.environment, "PREFECT_API_AUTH_STRING": password},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert refused.returncode == 1
-    assert text in refused.stdout + refused.stderr
+    assert refused.stderr == (
+        f"error: Prefect server {prefect_server} asks for a password (401 Unauthorized): set "
+        "PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING it was started with.\n"
+    )

@@ -27,8 +27,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Pins:
 
 
 @pytest.fixture(scope="module")
-def real(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pins:
-    return pin_real(tmp_path_factory.mktemp("real"), real_data.resolve())
+def real(real_data: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Pins:
+    return pin_real(tmp_path_factory.mktemp("real"), real_data.resolve(), prefect_server)
 
 
 @pytest.mark.parametrize("section", SAMPLE)

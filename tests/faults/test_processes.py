@@ -39,7 +39,7 @@ ARGUMENTS = (
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
 WITHIN_FIT = "taxi_duration.flows.tasks:fit_window"
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.mlflow_run:collect_metrics"
+WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 
 
 @dataclass(frozen=True)
