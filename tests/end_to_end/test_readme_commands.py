@@ -105,7 +105,7 @@ class Reader:
             assert self.stopped_at is None, f"not reached: {self.stopped_at!r} failed"
             written, (_, check) = COMMANDS[self.done], EXPECTED[self.done]
             self.stopped_at = written.text
-            if not isinstance(check, TestedElsewhere):
+            if not isinstance(check, Elsewhere):
                 self._type(written, check)
             self.stopped_at = None
             self.done += 1
@@ -188,7 +188,7 @@ class Stays:
 
 
 @dataclass(frozen=True)
-class TestedElsewhere:
+class Elsewhere:
     """Of a command that is not typed, since a test of its own does the same and more."""
 
     by: str
@@ -197,7 +197,7 @@ class TestedElsewhere:
         raise AssertionError("it is not typed")
 
 
-TESTED_AS_DEPLOYED = TestedElsewhere("tests/end_to_end/test_deployment.py")
+TESTED_AS_DEPLOYED = Elsewhere("tests/end_to_end/test_deployment.py")
 
 
 def shows(*texts: str) -> Check:
@@ -463,7 +463,7 @@ def test_every_substitution_is_of_something_written() -> None:
 
 def test_what_is_tested_elsewhere_is() -> None:
     for _, check in EXPECTED:
-        assert not isinstance(check, TestedElsewhere) or (REPOSITORY / check.by).is_file()
+        assert not isinstance(check, Elsewhere) or (REPOSITORY / check.by).is_file()
 
 
 def serve_months_of_2023(request: Handler) -> None:

@@ -18,7 +18,7 @@ from mlflow.entities import Run as MlflowRun
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
-from taxi_duration.registry.backfill_run import BACKFILL_ID, PLOT_FILE, TABLE_FILE
+from taxi_duration.registry.runs import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
