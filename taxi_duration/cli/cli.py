@@ -6,14 +6,12 @@ import argparse
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from importlib import import_module
-from pathlib import Path
 from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
@@ -30,7 +28,8 @@ from taxi_duration.flows.options import Options, read_options
 from taxi_duration.flows.pipeline import TrainedRun
 from taxi_duration.flows.tasks import ARTIFACT_KEY
 from taxi_duration.registry.tracking import REGISTERED_MODEL
-from taxi_duration.reports.card import outline
+from taxi_duration.reports.render import outline
+from taxi_duration.reports.terminal import find_program as find_program
 
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while
@@ -233,16 +232,6 @@ def errors_in_one_line() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(drop_traceback)
-
-
-def find_program(name: str) -> str:
-    """How to call a program of this environment from here, activated or not."""
-    program = Path(sys.executable).with_name(name)
-    if shutil.which(name) == str(program):
-        return name
-    here = Path.cwd()
-    shown = program.relative_to(here) if program.is_relative_to(here) else program
-    return shlex.quote(str(shown))
 
 
 def summarise(trained: TrainedRun) -> str:

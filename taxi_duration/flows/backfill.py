@@ -71,6 +71,7 @@ from taxi_duration.flows.walk_forward import (
     FromMonth,
     Step,
     ToMonth,
+    list_series,
     plan_backfill,
 )
 from taxi_duration.model.directory import is_whole, load_model, load_report, locate_model
@@ -79,8 +80,8 @@ from taxi_duration.operations.hooks import tell
 from taxi_duration.registry import tracking
 from taxi_duration.registry.backfill_run import log_backfill
 from taxi_duration.registry.registry import Champion, load_champion, settle
-from taxi_duration.reports.card import Remarks
 from taxi_duration.reports.plots import plot_rmse_by_month
+from taxi_duration.reports.render import Remarks
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 
 
@@ -176,7 +177,7 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
             finish_first()
         if failure:
             raise failure
-    plot = plot_rmse_by_month(steps)
+    plot = plot_rmse_by_month([step.validation for step in steps], list_series(steps))
     try:
         page = log_backfill_to_mlflow(plan, steps, plot)
     except Exception as error:

@@ -10,8 +10,7 @@ from uuid import UUID
 from taxi_duration.cli.cli import describe_artifact_page, describe_mlflow_page
 from taxi_duration.errors import hide_credentials
 from taxi_duration.flows.walk_forward import BackfillPlan, Step, count_months, list_rows
-from taxi_duration.reports.markdown import embed_png, make_table
-from taxi_duration.reports.plots import draw_rmse_by_month
+from taxi_duration.reports.render import render_backfill_markdown
 from taxi_duration.reports.terminal import draw_table
 from taxi_duration.settings import resolve_tracking_uri
 
@@ -32,21 +31,21 @@ class Backfill:
 def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_run: str) -> str:
     """The markdown shown in Prefect: the plot, which it holds itself, and the table."""
     common = plan.common
-    return "\n\n".join(
-        [
-            f"# Backfill: {common.cab.name}, {plan.span}",
-            f"RMSE in minutes on each month of a model with {common.features.name} features, "
-            f"trained on the {_count_before(plan)} before it.",
-            embed_png(plot, "RMSE by month"),
-            make_table(*list_rows(steps)),
-            *(f"- {warning}" for step in steps for warning in step.warnings),
-            f"MLflow run: {mlflow_run}",
-        ]
+    header, rows = list_rows(steps)
+    return render_backfill_markdown(
+        title=f"{common.cab.name}, {plan.span}",
+        trained=f"with {common.features.name} features, trained on the {_count_before(plan)} "
+        "before it",
+        plot=plot,
+        header=header,
+        rows=rows,
+        warnings=[warning for step in steps for warning in step.warnings],
+        mlflow_run=mlflow_run,
     )
 
 
 def summarise(done: Backfill) -> str:
-    """The table and the plot of a backfill as text, and where it can be seen."""
+    """The table of a backfill as text, and where it can be seen."""
     plan, common = done.plan, done.plan.common
     header, rows = list_rows(done.steps)
     shown = draw_table(header, rows, numbers=header[2:])
@@ -56,8 +55,6 @@ def summarise(done: Backfill) -> str:
 month of a model
 trained on the {_count_before(plan)} before it
 {shown}
-
-{draw_rmse_by_month(done.steps)}
 
   models            {done.models_directory / common.cab.name}
   MLflow run        {plan.title}

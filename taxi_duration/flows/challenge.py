@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prefect import get_run_logger, task
 
@@ -10,7 +12,7 @@ from taxi_duration.data.parquet import is_synthetic
 from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError, SourceError, TransientSourceError, hide_credentials
 from taxi_duration.evaluation.gate import Opponent, Verdict, judge
-from taxi_duration.evaluation.report import Report, explain_promotion
+from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, Validation
 from taxi_duration.model.directory import identify_model
@@ -24,6 +26,7 @@ from taxi_duration.registry.registry import (
     settle,
 )
 from taxi_duration.registry.tracking import TrackedRun
+from taxi_duration.reports.render import explain_promotion
 from taxi_duration.settings import GateSettings
 
 
@@ -51,7 +54,7 @@ class Challenge:
 
 @task(name="find-champion", **IN_MEMORY, **RETRIES)
 def find_challenge(
-    cab: Cab, outline: Report, features: FeatureSet, settings: GateSettings
+    cab: Cab, outline: Mapping[str, Any], features: FeatureSet, settings: GateSettings
 ) -> Challenge:
     """Find out whom a training faces, before it is trained.
 
@@ -98,7 +101,7 @@ def _find_faced(cab: Cab, champion: Champion) -> Champion | None:
 
 
 def _identify(
-    outline: Report, features: FeatureSet, settings: GateSettings, against: str | None
+    outline: Mapping[str, Any], features: FeatureSet, settings: GateSettings, against: str | None
 ) -> str:
     """The identity that the training has if it is judged against a model."""
     champion = {"model_id": against} if against else None

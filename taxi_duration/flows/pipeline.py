@@ -43,7 +43,7 @@ from taxi_duration.model.training import Training
 from taxi_duration.registry import tracking
 from taxi_duration.registry.registry import Promotion, read_past
 from taxi_duration.registry.tracking import TrackedRun
-from taxi_duration.reports.card import Remarks
+from taxi_duration.reports.render import Remarks
 from taxi_duration.settings import (
     AlertSettings,
     GateSettings,
@@ -148,7 +148,7 @@ def check_settings(models_directory: Path) -> None:
     check_writable(models_directory, "models directory")
 
 
-def outline_run(plan: Plan, files: Sequence[MonthFile], thresholds: Thresholds) -> Report:
+def outline_run(plan: Plan, files: Sequence[MonthFile], thresholds: Thresholds) -> dict[str, Any]:
     """What is known of a run's report before it is trained; `files` are all of its months'."""
     return outline_report(
         cab=plan.cab.name,
@@ -202,7 +202,7 @@ def describe_run(
         verdict=verdict,
         past=past,
     )
-    return {"model_id": identify_model(report, plan.features), **report}
+    return report.model_copy(update={"model_id": identify_model(report, plan.features)})
 
 
 def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:

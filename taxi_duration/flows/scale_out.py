@@ -21,7 +21,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, RunnerError
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.flows.plan import Plan
 from taxi_duration.flows.runners import name_import_errors, stopped
@@ -157,7 +157,7 @@ def score_champion(
     """
     check_code(code)
     here = _find_again(reducing, file)
-    scores = score_predictors(
+    scores = evaluate_predictors(
         {"champion": champion.predict_clean}, here.path, reducing.plan.cab, here.month
     )
     return scores.errors["champion"].rmse

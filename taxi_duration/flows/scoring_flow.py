@@ -31,7 +31,7 @@ from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, download_month
 from taxi_duration.operations.hooks import tell
 from taxi_duration.predict.score import NamedModel
 from taxi_duration.registry.named_model import load_named_model
-from taxi_duration.reports.markdown import make_table
+from taxi_duration.reports.render import make_table
 
 ARTIFACT_KEY = "predictions"
 

@@ -28,7 +28,7 @@ from taxi_duration.data.parquet import MonthFile, check_funnel, check_unchanged,
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.evaluation.report import Report
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.flows.progress import show_progress
@@ -42,7 +42,7 @@ from taxi_duration.model.training import Training, Window, fit_window, sum_windo
 from taxi_duration.registry.registry import Champion
 from taxi_duration.registry.tracking import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.regression.metrics import Evaluation
-from taxi_duration.reports.card import Remarks, render_markdown
+from taxi_duration.reports.render import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 
 Locate = Callable[[Month, Progress | None], MonthFile]
@@ -221,7 +221,7 @@ def validate(
     predictors = {MODEL: model.predict_clean, **baselines.predictors}
     if champion:
         predictors[CHAMPION] = champion.model.predict_clean
-    scores = score_predictors(predictors, file.path, cab, file.month, in_detail=True)
+    scores = evaluate_predictors(predictors, file.path, cab, file.month, in_detail=True)
     errors, funnel = scores.errors, scores.funnel
     check_unchanged(file.path, file.sha256)
     check_funnel(file.path, funnel, thresholds)

@@ -13,8 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -22,12 +21,11 @@ from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
 from taxi_duration.errors import ModelError
-from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.report import Report, check_finite, dump_report, read_report
 from taxi_duration.files import flush_to_disk, hash_file, stage, sweep
 from taxi_duration.model.features import FeatureSet
 from taxi_duration.model.model import DurationModel
-from taxi_duration.reports.card import render_html
-from taxi_duration.reports.model_card import render_model_card
+from taxi_duration.reports.render import render_html, render_model_card
 from taxi_duration.version import identify_code
 
 
@@ -107,7 +105,7 @@ TRAINING_CODE = "taxi_duration.model.training"
 """The module that trains: what it imports is the code that a model depends on."""
 
 
-def identify_model(report: Report, features: FeatureSet) -> str:
+def identify_model(report: Report | Mapping[str, Any], features: FeatureSet) -> str:
     """The identity of a run's model, `<cab>/<last training month>-<id>`.
 
     The id follows from what a run was given, not from what came out. Equal inputs, parameters,
@@ -128,7 +126,8 @@ def identify_model(report: Report, features: FeatureSet) -> str:
         "versions": report["versions"],
         "code": identify_code(TRAINING_CODE),
     }
-    run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    content = json.dumps(identity, sort_keys=True, default=vars)
+    run_id = hashlib.sha256(content.encode()).hexdigest()[:8]
     return f"{report['cab']}/{report['train']['months'][-1]}-{run_id}"
 
 
@@ -151,7 +150,9 @@ def _identify_gate(gate: Mapping[str, Any] | None) -> list[Any] | None:
     return [gate["settings"], against, gate["unavailable"] is not None]
 
 
-def locate_model(models_directory: Path, report: Report, features: FeatureSet) -> Path:
+def locate_model(
+    models_directory: Path, report: Report | Mapping[str, Any], features: FeatureSet
+) -> Path:
     """Where a run's model is, or will be; Args as `identify_model`."""
     return models_directory / identify_model(report, features)
 
@@ -170,7 +171,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
         StorageError: the disk did not take the directory.
     """
     check_finite(report)
-    final = locate_model(models_directory, report, model.features)
+    final = models_directory / report.model_id
     if is_whole(final):
         sweep(final.parent)
         return final
@@ -178,7 +179,7 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
         written = Path(scratch, final.name)
         written.mkdir()
         (written / MODEL_FILE).write_bytes(dump_model(model))
-        write_json(written / REPORT_FILE, report)
+        (written / REPORT_FILE).write_bytes(dump_report(report))
         _write_cards(written)
         hashes = {file: hash_file(written / file) for file in FILES}
         write_json(written / MANIFEST_FILE, {"format": MODEL_FORMAT, "sha256": hashes})
@@ -202,34 +203,9 @@ def save_model(models_directory: Path, model: DurationModel, report: Report) -> 
 
 def _write_cards(directory: Path) -> None:
     """Say what the report there says, for people, just as it reads back."""
-    report = json.loads((directory / REPORT_FILE).read_text("utf-8"))
+    report = read_report((directory / REPORT_FILE).read_bytes(), str(directory / REPORT_FILE))
     for file, render in ((PAGE_FILE, render_html), (CARD_FILE, render_model_card)):
         (directory / file).write_bytes(render(report).encode())
-
-
-def check_finite(report: Report) -> None:
-    """Refuse a report in which a figure is NaN or infinite: such a model predicts nothing.
-
-    Raises:
-        ModelError: naming each such figure.
-    """
-    wrong = [f"{place} is {value}" for place, value in _walk(report) if not math.isfinite(value)]
-    if wrong:
-        raise ModelError(
-            f"{', '.join(wrong)}: this model is neither saved nor logged. A number among the "
-            f"trips of {', '.join(report['inputs'])} is too large to compute with: look for it "
-            "there, or train on other months."
-        )
-
-
-def _walk(content: object, place: str = "") -> Iterator[tuple[str, float]]:
-    """Every floating-point number in a report, and where it is, such as `validation.rmse`."""
-    if isinstance(content, float):
-        yield place, content
-    elif isinstance(content, dict | list | tuple):
-        inside = content.items() if isinstance(content, dict) else enumerate(content)
-        for name, value in inside:
-            yield from _walk(value, f"{place}.{name}" if place else str(name))
 
 
 def load_model(directory: str | Path) -> DurationModel:
@@ -258,15 +234,7 @@ def load_report(directory: str | Path) -> Report:
     """
     path = Path(directory, REPORT_FILE)
     content = _read_verified(Path(directory), NEEDED)[REPORT_FILE]
-    try:
-        report = json.loads(content)
-        if not isinstance(report, dict):
-            raise TypeError(f"it is a JSON {type(report).__name__}, not an object")
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(
-            f"{path} is not a report: {error}. Restore it or train the model again."
-        ) from error
-    return report
+    return read_report(content, str(path))
 
 
 def verify_model(directory: Path) -> None:

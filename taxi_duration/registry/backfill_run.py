@@ -12,7 +12,7 @@ from pathlib import Path
 
 from taxi_duration.registry.mlflow_run import start_run
 from taxi_duration.registry.mlflow_store import PROCESS, find_experiment, hold_store
-from taxi_duration.reports.markdown import make_table
+from taxi_duration.reports.render import make_table
 
 # isort: split
 # The lines above set what mlflow reads when it is imported.

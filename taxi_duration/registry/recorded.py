@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from taxi_duration.errors import InputError, ModelError, hide_credentials
-from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.report import Report, read_report
 from taxi_duration.model.directory import REPORT_FILE, load_model, load_report
 from taxi_duration.registry.reproduction import Recorded
 from taxi_duration.settings import resolve_tracking_uri
@@ -137,9 +136,7 @@ def _download_report(client: mlflow.MlflowClient, run_id: str) -> Report:
     try:
         with tempfile.TemporaryDirectory() as directory:
             path = client.download_artifacts(run_id, REPORT_FILE, directory)
-            report = json.loads(Path(path).read_text("utf-8"))
-        if not isinstance(report, dict):
-            raise TypeError(f"it is a JSON {type(report).__name__}, not an object")
+            report = read_report(Path(path).read_bytes(), REPORT_FILE)
     except Exception as error:  # of many kinds; each means the same to the caller
         reason = hide_credentials(" ".join(str(error).split())).rstrip(".")
         raise ModelError(f"its {REPORT_FILE} does not arrive: {reason}.") from error

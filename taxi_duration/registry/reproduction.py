@@ -14,7 +14,7 @@ from taxi_duration.data.parquet import SYNTHETIC_PREFIX, MonthFile, check_unchan
 from taxi_duration.data.schema import Cab, get_cab
 from taxi_duration.data.tlc import LocalMonths
 from taxi_duration.errors import DataError, ModelError
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.evaluation.report import Report
 from taxi_duration.files import hash_file
 from taxi_duration.model.features import FeatureSet
@@ -173,7 +173,7 @@ def retrain(recorded: Recorded, recipe: Recipe, files: Sequence[MonthFile]) -> R
     training = fit_window(window, recipe.alpha)
     models = {"retrained": training.model, "saved": recorded.model}
     predictors = {name: model.predict_clean for name, model in models.items()}
-    scores = score_predictors(predictors, validation.path, recipe.cab, validation.month)
+    scores = evaluate_predictors(predictors, validation.path, recipe.cab, validation.month)
     check_unchanged(validation.path, validation.sha256)
     first, *others = funnels
     return Retrained(

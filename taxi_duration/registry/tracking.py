@@ -37,9 +37,9 @@ from mlflow.exceptions import MlflowException
 
 from taxi_duration.data.schema import DEFAULT_CAB, Cab
 from taxi_duration.errors import SourceError, hide_credentials
-from taxi_duration.evaluation.report import Report
+from taxi_duration.evaluation.report import Report, check_finite
 from taxi_duration.flows.processes import describe_process, is_dead
-from taxi_duration.model.directory import check_finite, identify_training
+from taxi_duration.model.directory import identify_training
 from taxi_duration.model.model import DurationModel
 from taxi_duration.settings import resolve_tracking_uri
 

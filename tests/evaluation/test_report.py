@@ -3,6 +3,7 @@ import re
 from dataclasses import replace
 
 import pytest
+from taxi_duration.reports.card import Remarks, render_markdown
 
 from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
@@ -12,7 +13,6 @@ from taxi_duration.evaluation.residuals import MODEL, ErrorAnalysis
 from taxi_duration.model.month_sums import Profile
 from taxi_duration.model.training import Trial
 from taxi_duration.regression.metrics import Evaluation, compare_rmse
-from taxi_duration.reports.card import Remarks, render_markdown
 from taxi_duration.settings import Thresholds
 from tests.support.months import FEBRUARY, JANUARY
 from tests.support.reports import make_judged_report, refuse

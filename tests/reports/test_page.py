@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 from playwright.sync_api import Browser, Page, sync_playwright
+from taxi_duration.reports.card import render_html
 
 from taxi_duration.evaluation.report import Report
-from taxi_duration.reports.card import render_html
 from tests.support.browsers import QUIET, SCREENSHOTS_VARIABLE, find_chromium
 from tests.support.card_tables import expect_tables
 from tests.support.reports import make_judged_report, refuse

@@ -2,10 +2,10 @@ import re
 import struct
 
 import pytest
+from taxi_duration.reports.markdown import embed_png
 
 from taxi_duration.data.month import Month
 from taxi_duration.flows.walk_forward import Step
-from taxi_duration.reports.markdown import embed_png
 from taxi_duration.reports.plots import TEXT_SIZE, draw_rmse_by_month, plot_rmse_by_month
 from tests.flows.test_walk_forward import make_step
 

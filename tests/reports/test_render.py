@@ -19,6 +19,11 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from taxi_duration.reports.card import outline, render_html, render_markdown
+from taxi_duration.reports.card_page import render_text
+from taxi_duration.reports.card_plots import PLOTS, draw_png, draw_svg
+from taxi_duration.reports.commands import list_commands, write_training_command
+from taxi_duration.reports.model_card import describe_metadata, render_model_card
 
 from taxi_duration.cli.cli import make_parser
 from taxi_duration.data.month import Month
@@ -26,11 +31,6 @@ from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.options import LocalOptions, read_options
 from taxi_duration.model.directory import load_report, save_model
 from taxi_duration.model.features import FEATURE_SETS
-from taxi_duration.reports.card import outline, render_html, render_markdown
-from taxi_duration.reports.card_page import render_text
-from taxi_duration.reports.card_plots import PLOTS, draw_png, draw_svg
-from taxi_duration.reports.commands import list_commands, write_training_command
-from taxi_duration.reports.model_card import describe_metadata, render_model_card
 from taxi_duration.settings import Thresholds
 from tests.conftest import REPOSITORY
 from tests.support.card_tables import compare, expect_tables, read_html_tables, read_markdown_tables
