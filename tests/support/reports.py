@@ -26,6 +26,30 @@ PAST = [
     )
 ]  # fmt: skip
 
+MANY_MONTHS: list[dict[str, Any]] = [
+    {"month": f"{year}-{month:02}", "rmse": 5.0, "version": "1", "model_id": "green/x"}
+    for year in range(2014, 2024) for month in range(1, 13)
+]  # fmt: skip
+NO_RESIDUAL = dict.fromkeys(("5", "25", "50", "75", "95"), 0.0)
+DEGENERATE: dict[str, dict[str, Any]] = {
+    "one trip": {
+        "density": {"step_minutes": 2, "counts": [[0] * 30, [1] + [0] * 29, *[[0] * 30] * 28]},
+        "residuals": {
+            "mean": 0.0,
+            "quantiles": NO_RESIDUAL,
+            "by_predicted": [{"from": 2, "to": 4, "trips": 1} | NO_RESIDUAL],
+        },
+    },
+    "no pair with trips enough": {
+        "coefficients": {
+            "minutes_per_mile": {"working day": [3.0] * 24, "day off": [3.0] * 24},
+            "slowest_pairs": [],
+        }
+    },
+    "many months before": {"past": MANY_MONTHS},
+    "two models of one month": {"past": MANY_MONTHS[:1] * 2},
+}
+
 
 @cache
 def _train_on_sample() -> tuple[Report, Report]:
