@@ -25,6 +25,7 @@ from taxi_duration.evaluation.gate import NotBelowBaseline, NotBetter, Seen, Wor
 from taxi_duration.evaluation.report import Report, dump_report
 from taxi_duration.flows.options import LocalOptions, read_options
 from taxi_duration.model.features import FEATURE_SETS
+from taxi_duration.reports import render
 from taxi_duration.reports.plots import PLOTS
 from taxi_duration.reports.render import (
     SECTIONS,
@@ -74,6 +75,19 @@ def report(request: pytest.FixtureRequest) -> Report:
 @pytest.fixture(scope="module")
 def candidate() -> Report:
     return make_judged_report()
+
+
+@pytest.fixture
+def with_plots() -> None:
+    """For tests that look at plots, or at all of a page."""
+
+
+@pytest.fixture(autouse=True)
+def draw_nothing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave plots out of what is tested as text: drawing them is most of the time."""
+    if "with_plots" not in request.fixturenames:
+        monkeypatch.setattr(render, "draw_png", lambda *_: b"")
+        monkeypatch.setattr(render, "draw_svg", lambda *_: "")
 
 
 def find_table(report: Report, name: str) -> list[list[str]]:
@@ -327,6 +341,7 @@ class Elements(HTMLParser):
             self.attributes.setdefault(name, []).append(value or "")
 
 
+@pytest.mark.usefixtures("with_plots")
 def test_the_page_needs_nothing_but_itself(report: Report) -> None:
     page = render_html(report)
     elements = Elements(page)
@@ -338,6 +353,7 @@ def test_the_page_needs_nothing_but_itself(report: Report) -> None:
     assert "default-src 'none'" in page
 
 
+@pytest.mark.usefixtures("with_plots")
 def test_the_page_has_no_two_elements_of_one_name(candidate: Report) -> None:
     elements = Elements(render_html(candidate))
     names = elements.attributes["id"]
@@ -376,6 +392,7 @@ def test_what_a_report_says_is_never_html() -> None:
         assert "onerror" not in elements.attributes
 
 
+@pytest.mark.usefixtures("with_plots")
 def test_equal_reports_give_equal_cards_in_any_process_and_thread(
     candidate: Report, tmp_path: Path
 ) -> None:
@@ -399,6 +416,7 @@ def test_equal_reports_give_equal_cards_in_any_process_and_thread(
     assert printed.stdout.strip() == hashlib.sha256(rendered.encode()).hexdigest()
 
 
+@pytest.mark.usefixtures("with_plots")
 def test_the_markdown_has_one_picture_and_is_small_enough_to_be_listed(candidate: Report) -> None:
     markdown = render_markdown(candidate, "[abc](http://127.0.0.1:5000/#/x)", "models/x")
     ((text, picture),) = re.findall(r"!\[(.*?)\]\(data:image/png;base64,(.*?)\)", markdown)
