@@ -173,7 +173,6 @@ def test_summary_says_what_it_is_and_where_everything_is(uninterrupted: Run) -> 
     for part in (
         "green trips, extended features, 2023-01 to 2023-06; RMSE in minutes on each month of a "
         "model trained on the month before it",
-        "RMSE in minutes, by validation month",
         "models models/green MLflow run green backfill 2023-01 to 2023-06 to see it: ",
         f"sqlite:///{uninterrupted.directory / 'mlflow.db'}, then open http://",
         f"/runs/{logged.info.run_id} Prefect artifact backfill-report to see it: ",
