@@ -201,7 +201,7 @@ def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], objec
 
     The model is fitted to a few trips: another would take as long, and leave a higher peak.
     """
-    from taxi_duration.evaluation.evaluate import score_predictors
+    from taxi_duration.evaluation.evaluate import evaluate_predictors
     from taxi_duration.model.baselines import Baselines
     from taxi_duration.model.features import get_feature_set
     from taxi_duration.model.month_sums import reduce_month
@@ -216,7 +216,7 @@ def prepare_validation(path: Path, cab: Cab, month: Month) -> Callable[[], objec
         raise AssertionError("a month was reduced without the medians it was asked for")
     baselines = Baselines(window.mean_minutes, sums.medians)
     predictors = {"model": model.predict_clean, **baselines.predictors}
-    return partial(score_predictors, predictors, path, cab, month, in_detail=True)
+    return partial(evaluate_predictors, predictors, path, cab, month, in_detail=True)
 
 
 def render_costs(costs: list[MonthCost]) -> str:

@@ -16,7 +16,7 @@ from taxi_duration import DataError, ModelError, load_model
 from taxi_duration.evaluation.report import load_report
 
 directory = Path(os.environ["TAXI_MODEL"])
-model, model_id = load_model(directory), load_report(directory)["model_id"]
+model, model_id = load_model(directory), load_report(directory).model_id
 app = FastAPI(title="NYC taxi trip duration")
 
 

@@ -87,9 +87,9 @@ def _render_json(found: Reproduction) -> str:
 def _render_text(found: Reproduction) -> str:
     recorded, wrong = found.recorded, found.wrong
     lines = [
-        f"{recorded.model_id} from {recorded.place}: {recorded.report['features']} features, "
+        f"{recorded.model_id} from {recorded.place}: {recorded.report.features} features, "
         f"trained on {', '.join(recorded.months)}, validated on "
-        f"{recorded.report['validation']['month']}",
+        f"{recorded.report.validation.month}",
         *(f"{file.path} has the recorded sha256 {file.sha256}" for file in found.files),
     ]
     for what, difference in [*wrong.items()][:MOST_SHOWN]:

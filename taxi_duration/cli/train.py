@@ -25,7 +25,7 @@ from taxi_duration.flows.server import have_heartbeats, have_prefect_server
 from taxi_duration.flows.tasks import ARTIFACT_KEY
 from taxi_duration.flows.train import TrainedRun
 from taxi_duration.registry.runs import REGISTERED_MODEL
-from taxi_duration.reports.card import outline
+from taxi_duration.reports.render import outline
 
 IMPORTED_AHEAD = ("sklearn.linear_model", "mlflow.sklearn")
 """Not skops: its import sets the process's warning filters aside and back hundreds of times, while
@@ -106,8 +106,8 @@ def summarise(trained: TrainedRun) -> str:
     """Return the figures of a run, and where its model, MLflow run and artifact are."""
     report, tracked = trained.report, trained.tracked
     return f"""
-{report["cab"]} trips, {report["features"]} features, trained on \
-{", ".join(report["train"]["months"])}, validated on {report["validation"]["month"]}
+{report.cab} trips, {report.features} features, trained on \
+{", ".join(report.train.months)}, validated on {report.validation.month}
 {outline(report, str(trained.promotion) if trained.promotion else None)}
   model             {trained.model_location}
                     to use it: taxi_duration.load_model({str(trained.model_directory)!r})

@@ -1,11 +1,10 @@
-"""Predictors scored on a month's trips, which are read once."""
+"""Evaluate several predictors on a month's trips, which are read once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from taxi_duration.data.clean import RowFunnel, Trips
 from taxi_duration.data.month import Month
@@ -16,17 +15,14 @@ from taxi_duration.model.baselines import Predict
 from taxi_duration.model.month_sums import Profile
 from taxi_duration.regression.metrics import Errors, Evaluation
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True)
 class Scores:
-    """Of a month: each predictor's errors, the row funnel and, if asked for, more of its trips.
+    """What an evaluation on a month comes to.
 
     Args:
-        profile: what its trips are like.
-        analysis: where the model and the champion err.
+        errors: predictor -> its errors.
+        profile, analysis: empty unless asked for.
     """
 
     errors: dict[str, Evaluation]
@@ -35,7 +31,7 @@ class Scores:
     analysis: ErrorAnalysis
 
 
-def score_predictors(
+def evaluate_predictors(
     predictors: Mapping[str, Predict],
     path: str | Path,
     cab: Cab | None = None,
@@ -43,10 +39,10 @@ def score_predictors(
     *,
     in_detail: bool = False,
 ) -> Scores:
-    """Read and clean a month's file once, and score each predictor on its trips.
+    """Read and clean a month's file once, and evaluate each predictor on its trips.
 
     Args:
-        in_detail: find the trips' profile and the analysis too, which are empty otherwise.
+        in_detail: also compute the trips' profile and the error analysis.
 
     Raises:
         DataError: as `reduce_trips`.

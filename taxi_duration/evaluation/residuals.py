@@ -1,6 +1,7 @@
-"""What is left of trips' minutes when a model has predicted them: counts, slices, largest errors.
+"""A model's residuals on a month's trips: their distribution, slices and the largest errors.
 
-A residual is actual less predicted minutes: positive where the trip took longer.
+A residual is actual minus predicted minutes: positive where the trip took longer. Everything here
+is counted chunk by chunk and adds up, so that memory does not grow with the number of trips.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field
 
 from taxi_duration.data.clean import LONGEST_MINUTES, Trips
 from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
@@ -45,13 +47,88 @@ FEWEST_PAIR_TRIPS = 20
 SHORTEST_PAIR_MILES = 0.5
 """A pair with fewer trips, or shorter ones on average, is not among the slowest."""
 
-Trip = dict[str, Any]
-"""One trip, JSON-ready: pickup, zones, miles, minutes and what was predicted."""
+
+class Part(BaseModel):
+    """A part of a report: read-only, and dumped under the names that report.json has."""
+
+    model_config = ConfigDict(frozen=True, serialize_by_alias=True)
+
+
+class Trip(Part):
+    """One trip and what was predicted for it."""
+
+    pickup: str = Field(description="pick-up, New York time, such as 2023-01-31T08:15:00")
+    pickup_zone: int = Field(description="TLC zone, 1 to 265")
+    dropoff_zone: int = Field(description="TLC zone, 1 to 265")
+    distance_miles: float = Field(description="miles, by the taximeter")
+    minutes: float = Field(description="actual minutes")
+    predicted: float = Field(description="predicted minutes")
+
+
+class Quantiles(Part):
+    """Quantiles of the residuals, minutes."""
+
+    p5: float = Field(alias="5", description="minutes that 5 % of the residuals are below")
+    p25: float = Field(alias="25", description="minutes that 25 % of the residuals are below")
+    p50: float = Field(alias="50", description="the median, minutes")
+    p75: float = Field(alias="75", description="minutes that 75 % of the residuals are below")
+    p95: float = Field(alias="95", description="minutes that 95 % of the residuals are below")
+
+
+class Span(Part):
+    """A band of predicted minutes."""
+
+    start: int = Field(alias="from", description="predicted minutes, from")
+    end: int = Field(alias="to", description="predicted minutes, below")
+    trips: int = Field(description="trips in the band")
+
+
+class Band(Quantiles, Span):
+    """Residuals of the trips that were predicted to take so many minutes."""
+
+
+class ResidualSummary(Part):
+    """The distribution of actual minus predicted minutes."""
+
+    mean: float = Field(description="mean residual, minutes")
+    quantiles: Quantiles = Field(description="of all residuals")
+    by_predicted: list[Band] = Field(description="by band of predicted minutes, without empty ones")
+
+
+class Density(Part):
+    """Trips by actual and predicted minutes."""
+
+    step_minutes: int = Field(description="minutes of a band")
+    counts: list[list[int]] = Field(
+        description="trips: a row for each band of actual minutes, a column for each of predicted"
+    )
+
+
+class PairPace(Part):
+    """A zone pair whose metered trips are slow."""
+
+    pickup_zone: int = Field(description="TLC zone, 1 to 265")
+    dropoff_zone: int = Field(description="TLC zone, 1 to 265")
+    trips: int = Field(description="metered trips")
+    miles: float = Field(description="mean distance, miles")
+    minutes_per_mile: float = Field(description="predicted minutes a mile")
+
+
+class SliceErrors(Part):
+    """Errors on a slice, which is a group of trips."""
+
+    kind: str = Field(description="what trips differ in, such as hour")
+    name: str = Field(description="the slice, such as night, 0 to 5")
+    trips: int = Field(description="trips of the slice")
+    rmse: float = Field(description="root mean squared error, minutes")
+    mae: float = Field(description="mean absolute error, minutes")
+    mean_residual: float = Field(description="mean of actual minus predicted minutes")
+    champion_rmse: float | None = Field(description="the champion's RMSE, minutes, if there is one")
 
 
 @dataclass(frozen=True, eq=False)
 class Residuals:
-    """Of no trips by default.
+    """Counts of residuals that add up; those of no trips by default.
 
     Args:
         density: (BANDS, BANDS) trips by band of actual and of predicted minutes.
@@ -72,7 +149,7 @@ class Residuals:
 
     @classmethod
     def of(cls, trips: Trips, predicted: Floats) -> Residuals:
-        """Of cleaned trips and the minutes predicted for them."""
+        """Count the residuals of cleaned trips and the minutes predicted for them."""
         residuals = trips["minutes"] - predicted
         actual_bands, predicted_bands = _find_bands(trips["minutes"]), _find_bands(predicted)
         bins = (residuals + FARTHEST_RESIDUAL) * BINS_A_MINUTE
@@ -100,30 +177,27 @@ class Residuals:
             _take_largest([*self.largest, *other.largest]),
         )
 
-    def describe(self) -> dict[str, Any]:
-        """The mean and the quantiles of all residuals, and of each band of predicted minutes."""
-        trips = int(self.fan.sum())
-        return {
-            "mean": self.total / trips,
-            "quantiles": _find_quantiles(self.fan.sum(axis=0)),
-            "by_predicted": [
-                {
-                    "from": band * STEP_MINUTES,
-                    "to": (band + 1) * STEP_MINUTES,
-                    "trips": int(counts.sum()),
-                    **_find_quantiles(counts),
-                }
+    def summarise(self) -> ResidualSummary:
+        """Return the mean and the quantiles of all residuals and of each predicted band."""
+        return ResidualSummary(
+            mean=self.total / int(self.fan.sum()),
+            quantiles=Quantiles.model_validate(_find_quantiles(self.fan.sum(axis=0))),
+            by_predicted=[
+                Band.model_validate(
+                    {
+                        "from": band * STEP_MINUTES,
+                        "to": (band + 1) * STEP_MINUTES,
+                        "trips": int(counts.sum()),
+                        **_find_quantiles(counts),
+                    }
+                )
                 for band, counts in enumerate(self.fan)
                 if counts.any()
             ],
-        }
+        )
 
-    def describe_density(self) -> dict[str, Any]:
-        """The density as JSON has it: rows by actual, columns by predicted minutes."""
-        return {"step_minutes": STEP_MINUTES, "counts": self.density.tolist()}
-
-    def list_slowest_pairs(self) -> list[dict[str, Any]]:
-        """The zone pairs whose metered trips have the most predicted minutes a mile."""
+    def find_slowest_pairs(self) -> list[PairPace]:
+        """Return the zone pairs whose metered trips have the most predicted minutes a mile."""
         known = (self.pair_trips >= FEWEST_PAIR_TRIPS) & (
             self.pair_miles >= SHORTEST_PAIR_MILES * self.pair_trips
         )
@@ -131,13 +205,13 @@ class Residuals:
         paces = self.pair_minutes[pairs] / self.pair_miles[pairs]
         slowest = np.argsort(-paces, kind="stable")[:LARGEST]
         return [
-            {
-                "pickup_zone": int(pair) // ZONES,
-                "dropoff_zone": int(pair) % ZONES,
-                "trips": int(self.pair_trips[pair]),
-                "miles": float(self.pair_miles[pair] / self.pair_trips[pair]),
-                "minutes_per_mile": float(pace),
-            }
+            PairPace(
+                pickup_zone=int(pair) // ZONES,
+                dropoff_zone=int(pair) % ZONES,
+                trips=int(self.pair_trips[pair]),
+                miles=float(self.pair_miles[pair] / self.pair_trips[pair]),
+                minutes_per_mile=float(pace),
+            )
             for pair, pace in zip(pairs[slowest], paces[slowest], strict=True)
         ]
 
@@ -157,7 +231,7 @@ def _add_up(pairs: Codes, values: Floats) -> Floats:
 
 
 def _find_quantiles(counts: Counts) -> dict[str, float]:
-    """Quantiles of counted residuals, minutes, as if those of a bin were spread evenly over it."""
+    """Return the quantiles of counted residuals, minutes, each bin's spread evenly over it."""
     below = np.concatenate([[0], np.cumsum(counts)])
     edges = np.arange(BINS + 1) / BINS_A_MINUTE - FARTHEST_RESIDUAL
     # Where bins are empty, several edges have the same count: only the ends of such a run matter.
@@ -177,14 +251,14 @@ def _list_largest(trips: Trips, predicted: Floats, residuals: Floats) -> list[Tr
     else:
         rows = np.arange(len(sizes))
     return [
-        {
-            "pickup": str(trips["pickup"][row].astype("datetime64[s]")),
-            "pickup_zone": int(trips["pickup_zone"][row]),
-            "dropoff_zone": int(trips["dropoff_zone"][row]),
-            "distance_miles": float(trips["distance_miles"][row]),
-            "minutes": float(trips["minutes"][row]),
-            "predicted": float(predicted[row]),
-        }
+        Trip(
+            pickup=str(trips["pickup"][row].astype("datetime64[s]")),
+            pickup_zone=int(trips["pickup_zone"][row]),
+            dropoff_zone=int(trips["dropoff_zone"][row]),
+            distance_miles=float(trips["distance_miles"][row]),
+            minutes=float(trips["minutes"][row]),
+            predicted=float(predicted[row]),
+        )
         for row in rows.tolist()
     ]
 
@@ -193,8 +267,8 @@ def _take_largest(trips: list[Trip]) -> tuple[Trip, ...]:
     return tuple(sorted(trips, key=_order)[:LARGEST])
 
 
-def _order(trip: Mapping[str, Any]) -> tuple[Any, ...]:
-    return -abs(trip["minutes"] - trip["predicted"]), *trip.values()
+def _order(trip: Trip) -> tuple[Any, ...]:
+    return -abs(trip.minutes - trip.predicted), *trip.model_dump().values()
 
 
 HOUR_BANDS = {
@@ -225,7 +299,7 @@ _FARTHEST = np.array([miles for miles in DISTANCE_BANDS.values() if miles is not
 
 @dataclass(frozen=True)
 class Slice:
-    """A part of all trips, by one kind of difference; the slices of a kind make up all trips."""
+    """A group of trips; the slices of one kind make up all trips."""
 
     kind: str
     name: str
@@ -242,7 +316,7 @@ SLICES = (
 
 
 def find_slices(trips: Trips) -> list[Codes]:
-    """The place in `SLICES` of each trip's slice, for each kind."""
+    """Return the place in `SLICES` of each trip's slice: an array of (trips,) for each kind."""
     hours = trips["pickup"].view(np.int64) // MICROSECONDS_IN_HOUR % 24
     distances = np.searchsorted(_FARTHEST, trips["distance_miles"]).astype(np.int32)
     distances[~is_metered(trips)] = len(_FARTHEST)
@@ -255,7 +329,7 @@ def find_slices(trips: Trips) -> list[Codes]:
 
 
 MODEL, CHAMPION = "model", "champion"
-"""What the two are called among a month's predictors."""
+"""Names of the two among a month's predictors."""
 
 BLOCKS = 1 << 14
 """Trips are dealt into so many blocks; what is drawn again and again is blocks, not trips."""
@@ -267,7 +341,7 @@ The Art of Computer Programming, volume 3, section 6.4)."""
 
 @dataclass(frozen=True, eq=False)
 class ErrorAnalysis:
-    """Of no trips by default.
+    """Errors of the model and the champion that add up; those of no trips by default.
 
     Args:
         slices: errors by slice, of the model and of the champion if there is one.
@@ -281,9 +355,9 @@ class ErrorAnalysis:
 
     @classmethod
     def of(cls, trips: Trips, predicted: Mapping[str, Floats]) -> ErrorAnalysis:
-        """Of cleaned trips, and the minutes that `MODEL` and perhaps `CHAMPION` predict for them.
+        """Analyse cleaned trips and what `MODEL` and perhaps `CHAMPION` predict for them.
 
-        Other predictors are passed over.
+        Other predictors are ignored.
         """
         minutes = trips["minutes"]
         residuals = {
@@ -300,6 +374,23 @@ class ErrorAnalysis:
             blocks = {name: GroupErrors.of(dealt, BLOCKS, each) for name, each in residuals.items()}
         return cls(slices, blocks, Residuals.of(trips, predicted[MODEL]))
 
+    def measure_slices(self) -> list[SliceErrors]:
+        """Return the errors of each slice that has trips."""
+        ours, theirs = self.slices[MODEL], self.slices.get(CHAMPION)
+        return [
+            SliceErrors(
+                kind=each.kind,
+                name=each.name,
+                trips=int(ours.rows[place]),
+                rmse=float(ours.rmse[place]),
+                mae=float(ours.mae[place]),
+                mean_residual=float(ours.mean_residual[place]),
+                champion_rmse=float(theirs.rmse[place]) if theirs else None,
+            )
+            for place, each in enumerate(SLICES)
+            if ours.rows[place]
+        ]
+
     def __add__(self, other: ErrorAnalysis) -> ErrorAnalysis:
         return ErrorAnalysis(
             _add_groups(self.slices, other.slices),
@@ -309,7 +400,7 @@ class ErrorAnalysis:
 
 
 def deal_into_blocks(trips: Trips) -> Codes:
-    """A block for each trip, by what the trip is, so that the order of trips changes nothing."""
+    """Return a block for each trip, found by its own values: the order of trips does not matter."""
     keys = make_keys(trips) ^ (trips["pickup"].view(np.int64) << np.int64(16))
     mixed = keys.view(np.uint64) * _MIX
     mixed ^= mixed >> np.uint64(32)
@@ -321,9 +412,5 @@ def deal_into_blocks(trips: Trips) -> Codes:
 def _add_groups(
     ours: Mapping[str, GroupErrors], theirs: Mapping[str, GroupErrors]
 ) -> dict[str, GroupErrors]:
-    return {
-        name: ours[name] + theirs[name]
-        if name in ours and name in theirs
-        else {**ours, **theirs}[name]
-        for name in {**ours, **theirs}
-    }
+    both = {name: ours[name] + theirs[name] for name in ours.keys() & theirs.keys()}
+    return {**ours, **theirs, **both}

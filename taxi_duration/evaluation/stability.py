@@ -1,4 +1,4 @@
-"""How alike the trips of two months are, and when that is worth a warning.
+"""Population stability: how much the trips of two months differ, and when to warn of it.
 
 Two profiles are compared by the population stability index of each count, and by the zone pairs
 that only one of them knows.
@@ -19,11 +19,11 @@ EMPTY_SHARE = 1e-4
 UNSEEN_PAIRS = "unseen_pairs"
 
 Shift = dict[str, float]
-"""Of each of `QUANTITIES` its stability index, and as `UNSEEN_PAIRS` a share of trips."""
+"""Each of `QUANTITIES` -> its stability index, and `UNSEEN_PAIRS` -> a share of trips."""
 
 
 def measure_psi(counts: Counts, others: Counts) -> float:
-    """The population stability index of two sets of trips, counted into the same bins.
+    """Return the population stability index of two sets of trips, counted into the same bins.
 
     With p and q the shares of a bin, the sum of (p - q) ln(p / q) over the bins: the divergence of
     Jeffreys (1946). Credit scoring, where it has its name, takes less than 0.1 for no change and
@@ -45,7 +45,7 @@ def _share(counts: Counts) -> npt.NDArray[np.float64]:
 
 
 def compare_profiles(profile: Profile, reference: Profile) -> Shift:
-    """How far trips are from others, each at least one.
+    """Compare trips with others, each at least one.
 
     Returns:
         The index of each quantity, and the share of trips whose zone pair the others do not have.
@@ -80,7 +80,7 @@ def compare_months(
 
 
 def warn_of_shifts(shifts: Mapping[str, Shift], limits: StabilityLimits) -> list[str]:
-    """Say in a sentence each what is beyond a limit, what it means and what to do.
+    """Return a sentence on each shift beyond a limit: what it means and what to do.
 
     Args:
         shifts: as `compare_months` returns them, the validation month last.

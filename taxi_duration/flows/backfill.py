@@ -69,9 +69,8 @@ from taxi_duration.model.model import DurationModel
 from taxi_duration.operations.alerts import tell
 from taxi_duration.registry.resolve import FoundModel, load_champion
 from taxi_duration.registry.runs import log_backfill
-from taxi_duration.reports.card import Remarks
-from taxi_duration.reports.markdown import embed_png, make_table
 from taxi_duration.reports.plots import plot_rmse_by_month
+from taxi_duration.reports.render import Remarks, make_table, render_backfill_markdown
 from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
 
 ARTIFACT_KEY, PROGRESS_KEY = "backfill-report", "backfill-progress"
@@ -254,7 +253,7 @@ def walk_forward(plan: BackfillPlan, models_directory: Path, reducing: Reducing)
             finish_first()
         if failure:
             raise failure
-    plot = plot_rmse_by_month(steps)
+    plot = plot_rmse_by_month([step.validation for step in steps], list_series(steps))
     try:
         page = log_backfill_to_mlflow(plan, steps, plot)
     except Exception as error:
@@ -279,8 +278,8 @@ def _begin(
     if not plan.no_cache and is_whole(directory):
         report = load_report(directory)
         # A month that was published anew, or another contract, validates the same model anew.
-        if report["inputs"] == {file.path.name: file.sha256 for file in files} and (
-            report["thresholds"] == reducing.thresholds.model_dump()
+        if report.inputs == {file.path.name: file.sha256 for file in files} and (
+            report.thresholds == reducing.thresholds.model_dump()
         ):
             get_run_logger().info(
                 "%s: reused, its model was finished before: %s", plan.validation, directory
@@ -344,18 +343,18 @@ def _log(
     notices: Sequence[str],
 ) -> Step:
     limits = read_settings(StabilityLimits)
-    remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
+    remarks = Remarks(notices, warn_of_shifts(report.stability, limits))
     warn_of_drift(remarks)
     # Not a candidate: a backfill ends in the past.
     log_to_mlflow(plan.cab, model, directory, report, remarks.sentences, is_candidate=False)
-    baselines = report["baselines"]
+    baselines = report.baselines
     return Step(
-        validation=report["validation"]["month"],
-        train=tuple(report["train"]["months"]),
-        trips=report["validation"]["rows_kept"],
-        model=report["validation"]["rmse"],
-        zone_pair_median=baselines["zone_pair_median"]["rmse"],
-        mean=baselines["mean"]["rmse"],
+        validation=report.validation.month,
+        train=tuple(report.train.months),
+        trips=report.validation.rows_kept,
+        model=report.validation.rmse,
+        zone_pair_median=baselines["zone_pair_median"].rmse,
+        mean=baselines["mean"].rmse,
         champion=None,
         model_id=f"{directory.parent.name}/{directory.name}",
         warnings=tuple(remarks.warnings),
@@ -404,14 +403,13 @@ def publish_backfill(
 def render_markdown(plan: BackfillPlan, steps: Sequence[Step], plot: bytes, mlflow_run: str) -> str:
     """Return the markdown shown in Prefect: the plot, which it holds itself, and the table."""
     common = plan.common
-    return "\n\n".join(
-        [
-            f"# Backfill: {common.cab.name}, {plan.span}",
-            f"RMSE in minutes on each month of a model with {common.features.name} features, "
-            f"trained on the {plan.before} before it.",
-            embed_png(plot, "RMSE by month"),
-            make_table(*list_rows(steps)),
-            *(f"- {warning}" for step in steps for warning in step.warnings),
-            f"MLflow run: {mlflow_run}",
-        ]
+    header, rows = list_rows(steps)
+    return render_backfill_markdown(
+        title=f"{common.cab.name}, {plan.span}",
+        trained=f"with {common.features.name} features, trained on the {plan.before} before it",
+        plot=plot,
+        header=header,
+        rows=rows,
+        warnings=[warning for step in steps for warning in step.warnings],
+        mlflow_run=mlflow_run,
     )

@@ -12,11 +12,12 @@ from taxi_duration.data.parquet import is_synthetic
 from taxi_duration.data.schema import Cab
 from taxi_duration.errors import ModelError, SourceError, TransientSourceError
 from taxi_duration.evaluation.gate import Opponent, Verdict, judge
-from taxi_duration.evaluation.report import Report, explain_promotion
+from taxi_duration.evaluation.report import Report
 from taxi_duration.flows.tasks import IN_MEMORY, RETRIES, Validation
 from taxi_duration.registry.champion import Promotion, promote_candidate
 from taxi_duration.registry.resolve import FoundModel, load_champion
 from taxi_duration.registry.runs import TrackedRun
+from taxi_duration.reports.render import explain_promotion
 from taxi_duration.settings import GateSettings
 
 
@@ -96,14 +97,13 @@ def judge_candidate(
 @task(name="promote-champion", **IN_MEMORY, **RETRIES)
 def promote_champion(cab: Cab, tracked: TrackedRun, report: Report) -> Promotion:
     """Make a model champion that the gate found better; trying again finds what was done."""
-    gate = report["gate"]
-    champion = gate and gate["champion"]
+    champion = report.champion
     promotion = promote_candidate(
         cab,
         version=tracked.version,
-        model_id=report["model_id"],
-        against=champion and champion["model_id"],
-        reason=explain_promotion(report) if gate else "",
+        model_id=report.model_id,
+        against=champion.model_id if champion else None,
+        reason=explain_promotion(report) if report.gate else "",
     )
     get_run_logger().info("%s", promotion)
     return promotion

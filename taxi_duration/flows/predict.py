@@ -30,7 +30,7 @@ from taxi_duration.predict.reader import check_input
 from taxi_duration.predict.score import NamedModel, Progress, Tally, score_trips
 from taxi_duration.predict.writer import check_apart, check_output
 from taxi_duration.registry.resolve import find_model
-from taxi_duration.reports.markdown import make_table
+from taxi_duration.reports.render import make_table
 
 ARTIFACT_KEY = "predictions"
 

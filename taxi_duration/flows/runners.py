@@ -29,7 +29,7 @@ from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, InputError, RunnerError, hide_credentials
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.flows.server import is_temporary
 from taxi_duration.flows.tasks import (
@@ -312,7 +312,9 @@ def evaluate_champion(
     check_code(code)
     here = _find_again(reducing, file)
     predictors = {"champion": champion.predict_clean}
-    return score_predictors(predictors, here.path, reducing.cab, here.month).errors["champion"].rmse
+    return (
+        evaluate_predictors(predictors, here.path, reducing.cab, here.month).errors["champion"].rmse
+    )
 
 
 def _find_again(reducing: Reducing, file: MonthFile) -> MonthFile:

@@ -7,7 +7,6 @@ its inputs, and a server may be set to persist results.
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
@@ -47,15 +46,14 @@ from taxi_duration.data.parquet import MonthFile, check_funnel, check_unchanged,
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import TransientSourceError
-from taxi_duration.evaluation.evaluate import score_predictors
-from taxi_duration.evaluation.report import Report, check_finite
+from taxi_duration.evaluation.evaluate import evaluate_predictors
+from taxi_duration.evaluation.report import Report, check_finite, dump_report
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.model.baselines import Baselines, ZonePairMedians
 from taxi_duration.model.directory import (
     CARD_FILE,
     PAGE_FILE,
     REPORT_FILE,
-    dump_json,
     save_model,
 )
 from taxi_duration.model.features import FeatureSet
@@ -66,8 +64,7 @@ from taxi_duration.model.training import Training, Window, fit_window, sum_windo
 from taxi_duration.registry.resolve import FoundModel
 from taxi_duration.registry.runs import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.regression.metrics import Evaluation
-from taxi_duration.reports.card import Remarks, render_html, render_markdown
-from taxi_duration.reports.model_card import render_model_card
+from taxi_duration.reports.render import Remarks, render_html, render_markdown, render_model_card
 from taxi_duration.settings import Thresholds
 
 Locate = Callable[[Month, Progress | None], MonthFile]
@@ -323,7 +320,7 @@ def validate(
     predictors = {MODEL: model.predict_clean, **baselines.predictors}
     if champion:
         predictors[CHAMPION] = champion.model.predict_clean
-    scores = score_predictors(predictors, file.path, cab, file.month, in_detail=True)
+    scores = evaluate_predictors(predictors, file.path, cab, file.month, in_detail=True)
     errors, funnel = scores.errors, scores.funnel
     check_unchanged(file.path, file.sha256)
     check_funnel(file.path, funnel, thresholds)
@@ -343,14 +340,12 @@ def validate(
 def save_artifacts(models_directory: Path, model: DurationModel, report: Report) -> Path:
     """Write the model directory, whole; what is there already of the same training stays."""
     check_finite(report)
-    written = dump_json(report)
-    said = json.loads(written)  # just as it reads back
     files = {
-        REPORT_FILE: written,
-        PAGE_FILE: render_html(said).encode(),
-        CARD_FILE: render_model_card(said).encode(),
+        REPORT_FILE: dump_report(report),
+        PAGE_FILE: render_html(report).encode(),
+        CARD_FILE: render_model_card(report).encode(),
     }
-    directory = save_model(models_directory, report["model_id"], model, files)
+    directory = save_model(models_directory, report.model_id, model, files)
     get_run_logger().info("model and report are in %s", directory)
     return directory
 
@@ -395,8 +390,8 @@ def publish_report(report: Report, mlflow_run: str, model_location: str, remarks
     artifact_id = create_markdown_artifact(
         render_markdown(report, mlflow_run, model_location, remarks),
         key=ARTIFACT_KEY,
-        description=f"{report['cab']} {report['train']['months'][-1]}: validation RMSE "
-        f"{report['validation']['rmse']:.4f} minutes",
+        description=f"{report.cab} {report.train.months[-1]}: validation RMSE "
+        f"{report.validation.rmse:.4f} minutes",
     )
     get_run_logger().info("report published as artifact %s", ARTIFACT_KEY)
     return cast(UUID, artifact_id)  # Prefect types it as if it were awaited

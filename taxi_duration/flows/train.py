@@ -43,7 +43,7 @@ from taxi_duration.model.features import FeatureSet, get_feature_set
 from taxi_duration.model.training import Training, identify_training
 from taxi_duration.registry.champion import Promotion, read_past
 from taxi_duration.registry.runs import TrackedRun
-from taxi_duration.reports.card import Remarks
+from taxi_duration.reports.render import Remarks
 from taxi_duration.settings import (
     AlertSettings,
     GateSettings,
@@ -207,7 +207,7 @@ def train(
         report = load_report(directory)  # with what was said of it when it became champion
     notices = [notice for month in months for notice in month.file.notices]
     notices += validation.file.notices
-    remarks = Remarks(notices, warn_of_shifts(report["stability"], limits))
+    remarks = Remarks(notices, warn_of_shifts(report.stability, limits))
     warn_of_drift(remarks)
     try:
         tracked = log_to_mlflow(
@@ -222,7 +222,7 @@ def train(
         publish_report(report, f"none. {hide_credentials(str(error))}", location, remarks)
         raise
     try:
-        is_promoted = challenge.is_champion or report["gate"]["is_promoted"]
+        is_promoted = challenge.is_champion or (verdict is not None and verdict.is_promoted)
         promotion = promote_champion(plan.cab, tracked, report) if is_promoted else None
     except Exception as error:
         failed = replace(remarks, promotion=f"Not promoted yet. {hide_credentials(str(error))}")
@@ -268,7 +268,8 @@ def describe_run(
     errors = dict(validation.errors)
     errors.pop(CHAMPION, None)  # which is in the verdict
     files = [*(month.file for month in months), validation.file]
-    report = build_report(
+    return build_report(
+        model_id=identify_run(plan, [month.file for month in months]),
         cab=plan.cab.name,
         training=training,
         alphas=plan.alphas,
@@ -293,7 +294,6 @@ def describe_run(
         verdict=verdict,
         past=past,
     )
-    return {"model_id": identify_run(plan, [month.file for month in months]), **report}
 
 
 def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:

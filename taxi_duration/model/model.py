@@ -12,7 +12,7 @@ import pandas as pd
 
 from taxi_duration.data.clean import Trips, find_unusable, select_columns
 from taxi_duration.errors import ModelError
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.model.features import (
     NUMBERS,
     FeatureSet,
@@ -162,4 +162,4 @@ class DurationModel:
 
     def evaluate(self, path: str | Path) -> Evaluation:
         """Read and clean a month's file as for training, and score the model on it."""
-        return score_predictors({"model": self.predict_clean}, path).errors["model"]
+        return evaluate_predictors({"model": self.predict_clean}, path).errors["model"]

@@ -21,7 +21,7 @@ from taxi_duration.data.parquet import SYNTHETIC_PREFIX, MonthFile, check_unchan
 from taxi_duration.data.schema import Cab, get_cab
 from taxi_duration.data.tlc import LocalMonths
 from taxi_duration.errors import DataError, ModelError, describe
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.evaluation.report import read_versions
 from taxi_duration.files import hash_file
 from taxi_duration.model.features import FeatureSet
@@ -63,14 +63,14 @@ class Recipe:
         """
         report = recorded.report
         with _named_gaps(recorded):
-            cab, alphas = get_cab(report["cab"]), tuple(map(float, report["alphas"]))
-            months = [*report["train"]["months"], report["validation"]["month"]]
-            by_name = {name.removeprefix(SYNTHETIC_PREFIX): name for name in report["inputs"]}
+            cab, alphas = get_cab(report.cab), tuple(report.alphas)
+            months = [*report.train.months, report.validation.month]
+            by_name = {name.removeprefix(SYNTHETIC_PREFIX): name for name in report.inputs}
             inputs = {}
             for month in map(Month.parse, months):
                 name = by_name[month.file_name(cab.name)]
-                inputs[month] = name, str(report["inputs"][name])
-            thresholds = Thresholds(**report["thresholds"])
+                inputs[month] = name, report.inputs[name]
+            thresholds = Thresholds(**report.thresholds)
             if not alphas:
                 raise LookupError("no alpha")
             features = recorded.model.features
@@ -125,7 +125,7 @@ def reproduce(recorded: FoundModel, data_directory: Path, *, offline: bool) -> R
         said = list_recorded(recorded)
     files = verify_inputs(recipe, data_directory, offline=offline)
     reproduced = retrain(recorded, recipe, files)
-    here, theirs = read_versions(), recorded.report.get("versions", {})
+    here, theirs = read_versions(), recorded.report.versions
     return Reproduction(
         recorded,
         tuple(files),
@@ -209,7 +209,7 @@ def retrain(recorded: FoundModel, recipe: Recipe, files: Sequence[MonthFile]) ->
     training = fit_window(window, given)
     model = training.model
     predictors = {"model": model.predict_clean, "saved": recorded.model.predict_clean}
-    scores = score_predictors(predictors, validation.path, recipe.cab, validation.month)
+    scores = evaluate_predictors(predictors, validation.path, recipe.cab, validation.month)
     check_unchanged(validation.path, validation.sha256)
     return {
         "training rows read": sum(funnel.rows_read for funnel in funnels),
@@ -231,22 +231,22 @@ def retrain(recorded: FoundModel, recipe: Recipe, files: Sequence[MonthFile]) ->
 def list_recorded(recorded: FoundModel) -> Figures:
     """Return what `retrain` should come to, of the report and the model that were saved."""
     report, model = recorded.report, recorded.model
-    train, validation = report["train"], report["validation"]
-    trials = {float(trial["alpha"]): float(trial["rmse"]) for trial in report["trials"]}
+    train, validation = report.train, report.validation
+    trials = {trial.alpha: trial.rmse for trial in report.trials}
     return {
-        "training rows read": float(train["rows_read"]),
-        "training rows kept": float(train["rows_kept"]),
-        "validation rows read": float(validation["rows_read"]),
-        "validation rows kept": float(validation["rows_kept"]),
+        "training rows read": float(train.rows_read),
+        "training rows kept": float(train.rows_kept),
+        "validation rows read": float(validation.rows_read),
+        "validation rows kept": float(validation.rows_kept),
         **{f"held-out RMSE of alpha {alpha:g}": rmse for alpha, rmse in trials.items()},
-        "alpha of the report": float(report["alpha"]),
+        "alpha of the report": report.alpha,
         "alpha of the model": model.alpha,
         "intercept": model.intercept,
         **{f"coefficients of {name}": values for name, values in model.coefficients.items()},
-        "training RMSE": float(train["rmse"]),
-        "validation RMSE": float(validation["rmse"]),
-        "validation MAE": float(validation["mae"]),
-        "RMSE of the saved model": float(validation["rmse"]),
+        "training RMSE": train.rmse,
+        "validation RMSE": validation.rmse,
+        "validation MAE": validation.mae,
+        "RMSE of the saved model": validation.rmse,
     }
 
 

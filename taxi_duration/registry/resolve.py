@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from taxi_duration.data.schema import DEFAULT_CAB, Cab
 from taxi_duration.errors import InputError, ModelError, describe, hide_credentials
-from taxi_duration.evaluation.report import Report, has_synthetic_trips, load_report, read_report
+from taxi_duration.evaluation.report import Report, load_report, read_report
 from taxi_duration.model.directory import REPORT_FILE, load_model
 from taxi_duration.model.model import DurationModel
 from taxi_duration.registry.runs import (
@@ -56,12 +56,12 @@ class FoundModel:
     @property
     def months(self) -> tuple[str, ...]:
         """What it was trained on, such as "2023-01"."""
-        return tuple(self.report["train"]["months"])
+        return tuple(self.report.train.months)
 
     @property
     def is_synthetic(self) -> bool:
         """Whether it was trained on made-up trips."""
-        return has_synthetic_trips(self.report)
+        return self.report.is_synthetic
 
 
 def find_model(
@@ -84,8 +84,8 @@ def find_model(
     if reference != CHAMPION and not _is_number(reference):
         for directory in filter(Path.is_dir, places):
             model, report = load_model(directory), load_report(directory)
-            found = FoundModel(model, report["model_id"], None, report, str(directory))
-            _check_cab(found.report["cab"], f"model {reference}", cab)
+            found = FoundModel(model, report.model_id, None, report, str(directory))
+            _check_cab(found.report.cab, f"model {reference}", cab)
             return found
     uri = resolve_tracking_uri()
     shown = hide_credentials(uri)

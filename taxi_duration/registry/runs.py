@@ -38,6 +38,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from taxi_duration.data.clean import Trips
 from taxi_duration.data.schema import DEFAULT_CAB, Cab
 from taxi_duration.errors import ModelError, SourceError, describe, hide_credentials
+from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import (
     Report,
     check_finite,
@@ -247,30 +248,30 @@ def _log_run(
     report: Report,
 ) -> None:
     """Log parameters, tags, files, trials, model and metrics as a run that ends FINISHED."""
-    months, identity = report["train"]["months"], {MODEL_ID: model_id}
+    months, identity = report.train.months, {MODEL_ID: model_id}
     params = {
-        "cab": report["cab"],
-        "features": report["features"],
-        "alpha": report["alpha"],
+        "cab": report.cab,
+        "features": report.features,
+        "alpha": str(report.alpha),
         "train_months": ",".join(months),
-        "validation_month": report["validation"]["month"],
+        "validation_month": report.validation.month,
     }
     tags = {
         **identity,
-        **{f"{HASHED}{name}": digest for name, digest in report["inputs"].items()},
+        **{f"{HASHED}{name}": digest for name, digest in report.inputs.items()},
         "model_directory": str(directory),
         "git_commit": read_git_commit(),
     }
-    name = f"{report['cab']} {months[-1]} {report['features']}"
+    name = f"{report.cab} {months[-1]} {report.features}"
     with _start_run(client, experiment_id, name, tags) as run_id:
-        client.log_batch(run_id, params=[Param(key, str(value)) for key, value in params.items()])
+        client.log_batch(run_id, params=[Param(*each) for each in params.items()])
         for file in _list_readable(directory):
             client.log_artifact(run_id, str(file))
-        for trial in report["trials"]:
-            name = f"alpha {trial['alpha']:g}"
+        for trial in report.trials:
+            name = f"alpha {trial.alpha:g}"
             with _start_run(client, experiment_id, name, {**identity, PARENT: run_id}) as tried:
-                client.log_param(tried, "alpha", trial["alpha"])
-                client.log_metric(tried, "held_out_rmse", trial["rmse"])
+                client.log_param(tried, "alpha", trial.alpha)
+                client.log_metric(tried, "held_out_rmse", trial.rmse)
         logged = client.create_logged_model(
             experiment_id, name="model", source_run_id=run_id, params=params
         )
@@ -348,7 +349,7 @@ def _log_model(
         ColSpec(kind, cab.columns[ours], required=ours in model.features.needs)
         for ours, kind in types.items()
     ]
-    versions: dict[str, Any] = report["versions"]
+    versions: dict[str, Any] = report.versions
     # As mlflow.sklearn.log_model does, which knows no run but the active one; and an active run is
     # FINISHED by mlflow when the process exits, complete or not.
     Model.log(
@@ -513,26 +514,25 @@ def write_record(
     client.set_model_version_tag(REGISTERED_MODEL, str(version.version), f"{kind}{number}", text)
 
 
-def describe_verdict(report: Report) -> dict[str, Any]:
+def describe_verdict(report: Report, gate: Verdict) -> dict[str, Any]:
     """Return the gate's verdict on a model as it is recorded with its version."""
-    gate, validation = report["gate"], report["validation"]
-    champion = gate["champion"] or {}
+    validation, champion = report.validation, gate.champion
     return {
-        "month": validation["month"],
-        "rmse": validation["rmse"],
-        "is_promoted": gate["is_promoted"],
-        "reasons": "\n".join(gate["reasons"])[:MOST_REASONS].split("\n") if gate["reasons"] else [],
-        "against": champion.get("model_id"),
-        "against_version": champion.get("version"),
+        "month": validation.month,
+        "rmse": validation.rmse,
+        "is_promoted": gate.is_promoted,
+        "reasons": "\n".join(gate.reasons)[:MOST_REASONS].split("\n") if gate.reasons else [],
+        "against": champion and champion.model_id,
+        "against_version": champion and champion.version,
         **collect_gate_figures(report),
     }
 
 
 def _record_verdict(client: mlflow.MlflowClient, version: ModelVersion, report: Report) -> None:
     """Record the verdict of a report, if it is not the one that was recorded last."""
-    if report["gate"] is None:
+    if report.gate is None:
         return
-    verdict, known = describe_verdict(report), list_records(version, VERDICT)
+    verdict, known = describe_verdict(report, report.gate), list_records(version, VERDICT)
     if known and verdict.items() <= known[-1].items():
         return
     at = datetime.now(UTC).isoformat(timespec="seconds")

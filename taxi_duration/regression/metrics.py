@@ -57,23 +57,6 @@ def score(minutes: Floats, predicted: Floats) -> Evaluation:
     return Errors.of(minutes, predicted).evaluation
 
 
-THE_SAME = "the same"
-
-
-def compare_rmse(ours: float, theirs: float) -> str:
-    """How much lower or higher one error is than another, in words, to a tenth of a per cent.
-
-    >>> compare_rmse(4.5, 5.0), compare_rmse(4.999, 5.0)
-    ('10.0% lower', 'the same')
-    """
-    if not theirs:
-        return "higher" if ours else THE_SAME
-    change = f"{abs(ours / theirs - 1):.1%}"
-    if change == "0.0%":
-        return THE_SAME
-    return f"{change} {'lower' if ours < theirs else 'higher'}"
-
-
 @dataclass(frozen=True, eq=False)
 class GroupErrors:
     """Sums of errors over trips by the group they are in; those of two sets of trips add up.

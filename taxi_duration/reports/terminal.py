@@ -1,4 +1,4 @@
-"""What is printed in a terminal: tables, and programs as they are called from there."""
+"""Tables in a terminal, and programs as one types them there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 200
 def draw_table(
     header: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[str] = ()
 ) -> str:
-    """A table as text, the columns of `numbers` aligned right.
+    """Return a table as text, the columns of `numbers` aligned right.
 
     >>> print(draw_table(["month", "trips"], [["2023-01", "7"]], ["trips"]))
     <BLANKLINE>

@@ -18,7 +18,7 @@ import pytest
 from taxi_duration import load_model
 from taxi_duration.data.month import Month
 from taxi_duration.data.schema import CABS
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.evaluation.gate import Opponent, judge
 from taxi_duration.flows import challenge, tasks
 from taxi_duration.registry.runs import MODEL_ID, REGISTERED_MODEL
@@ -119,7 +119,7 @@ def test_the_challenger_is_judged_on_the_same_trips(story: Story, real_data: Pat
     first, second = (load_model(path) for path in sorted(paths))
     predictors = {"model": second.predict_clean, "champion": first.predict_clean}
     path = real_data / "green_tripdata_2023-03.parquet"
-    scores = score_predictors(predictors, path, GREEN, Month(2023, 3), in_detail=True)
+    scores = evaluate_predictors(predictors, path, GREEN, Month(2023, 3), in_detail=True)
     baselines = dict.fromkeys(("mean", "zone_pair_median"), scores.errors["champion"])
     first_id = find_report(story.directory, "2023-01")["model_id"]
     opponent = Opponent("1", first_id, ("2023-01",))

@@ -11,9 +11,15 @@ from hypothesis import strategies as st
 from taxi_duration.data.clean import Trips
 from taxi_duration.errors import InputError
 from taxi_duration.evaluation.gate import (
+    Finding,
+    NotBetter,
+    Older,
     Opponent,
+    Seen,
+    Synthetic,
+    Unavailable,
     Verdict,
-    describe_slices,
+    WorseSlice,
     find_worse_slices,
     judge,
     resample,
@@ -65,9 +71,10 @@ def test_the_first_model_has_the_baselines_to_beat() -> None:
     verdict = judge(*analyse(predict(1.0)), MONTHS, SETTINGS, None)
     assert verdict.is_promoted
     assert str(verdict) == "promoted"
-    assert verdict.describe() == {
+    assert json.loads(verdict.model_dump_json()) == {
         "is_promoted": True,
         "reasons": [],
+        "findings": [],
         "champion": None,
         "unavailable": None,
         "bootstrap": None,
@@ -98,20 +105,21 @@ def test_a_model_without_a_finite_rmse_is_refused(rmse: float) -> None:
     errors, analysis = analyse(predict(1.0), predict(2.0))
     errors[MODEL] = Evaluation(rmse, 1.0, 6000)
     verdict = judge(errors, analysis, MONTHS, SETTINGS, OPPONENT)
-    assert verdict.reasons == (f"its RMSE on 2023-02 is {rmse}, which is no number.",)
+    assert verdict.reasons == [f"its RMSE on 2023-02 is {rmse}, which is no number."]
 
 
 def test_a_better_model_is_promoted_with_its_numbers() -> None:
     verdict = judge_against(predict(0.9), predict(1.0))
     assert verdict.is_promoted
-    said = verdict.describe()
-    assert json.loads(json.dumps(said)) == said
-    assert said["champion"]["version"] == "7"
-    assert said["champion"]["months"] == ["2022-12"]
-    assert said["champion"]["rmse"] == score(TRIPS["minutes"], predict(1.0)).rmse
-    assert said["bootstrap"]["improvement"] == pytest.approx(0.1)
-    assert said["bootstrap"]["lowest"] == pytest.approx(0.1)  # each error is a tenth smaller
-    assert said["bootstrap"]["resamples"] == 999
+    assert Verdict.model_validate_json(verdict.model_dump_json()) == verdict
+    champion, bootstrap = verdict.champion, verdict.bootstrap
+    assert champion
+    assert bootstrap
+    assert (champion.version, champion.months) == ("7", ["2022-12"])
+    assert champion.rmse == score(TRIPS["minutes"], predict(1.0)).rmse
+    assert bootstrap.improvement == pytest.approx(0.1)
+    assert bootstrap.lowest == pytest.approx(0.1)  # each error is a tenth smaller
+    assert bootstrap.resamples == 999
 
 
 def test_the_champion_itself_is_no_improvement() -> None:
@@ -141,53 +149,73 @@ def test_an_improvement_that_may_be_chance_is_refused() -> None:
 def test_the_margin_is_to_be_passed() -> None:
     model, champion = predict(0.9), predict(1.0)
     assert judge_against(model, champion, GateSettings(margin=0.099)).is_promoted
-    verdict = judge_against(model, champion, GateSettings(margin=0.101))
+    (finding,) = judge_against(model, champion, GateSettings(margin=0.101)).findings
+    assert isinstance(finding, NotBetter)
+    assert (finding.margin, finding.lowest) == (0.101, pytest.approx(0.1))
     assert "at least 10.00%, and must be more than 10.1% (TAXI_DURATION_GATE_MARGIN)" in str(
-        verdict
+        finding
     )
 
 
-def test_a_champion_that_saw_the_month_is_not_beaten_on_it() -> None:
-    opponent = replace(OPPONENT, months=("2023-01", MONTH))
-    verdict = judge_against(predict(0.5), predict(1.0), opponent=opponent)
-    assert verdict.reasons == (
-        "the champion, version 7, was trained on 2023-02 too, which would be no fair comparison: "
-        "train on later months, or promote this version by hand.",
-    )
-    assert verdict.describe()["champion"]["is_seen"] is True
+FAR_BETTER = (*analyse(predict(0.5), predict(1.0)), MONTHS, SETTINGS)
 
 
-def test_an_older_model_does_not_replace_a_newer_one() -> None:
-    def judge_beside(*months: str, is_synthetic: bool = False) -> Verdict:
-        opponent = replace(OPPONENT, months=months, is_synthetic=is_synthetic)
-        return judge_against(predict(0.5), predict(1.0), opponent=opponent)
+@pytest.mark.parametrize(
+    ("months", "is_synthetic", "finding"),
+    [
+        (("2023-01", MONTH), (False, False), Seen(version="7", month=MONTH)),
+        (
+            ("2022-12", "2023-03"), (False, False),
+            Older(version="7", month=MONTH, trained_to="2023-01", champion_trained_to="2023-03"),
+        ),
+        (("2022-12", "2023-01"), (False, False), None),  # the same month, perhaps other features
+        (("2022-12",), (True, False), Synthetic(version="7")),
+        (("2022-12",), (True, True), None),
+        (("2024-12", MONTH), (False, True), None),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_far_better_model_from_replacing_a_champion(
+    months: tuple[str, ...], is_synthetic: tuple[bool, bool], finding: Finding | None
+) -> None:
+    ours, theirs = is_synthetic
+    opponent = replace(OPPONENT, months=months, is_synthetic=theirs)
+    verdict = judge(*FAR_BETTER, opponent, is_synthetic=ours)
+    assert verdict.findings == ([finding] if finding else [])
+    assert verdict.is_promoted == (finding is None)
+    assert verdict.champion
+    assert verdict.champion.is_seen == isinstance(finding, Seen)
 
-    verdict = judge_beside("2022-12", "2023-03")
-    assert verdict.reasons == (
-        "it was trained on months up to 2023-01, and the champion, version 7, up to 2023-03: "
-        "whoever is nearer to 2023-02 is better on it, and the older model would be in use. "
-        "Promote it by hand if you mean it.",
-    )
-    assert judge_beside("2022-12", "2023-01").is_promoted  # the same month, perhaps other features
-    assert judge_beside("2024-12", MONTH, is_synthetic=True).is_promoted
 
-
-def test_made_up_trips_put_nobody_in_the_place_of_a_champion_of_real_ones() -> None:
-    arguments = (*analyse(predict(0.5), predict(1.0)), MONTHS, SETTINGS)
-    verdict = judge(*arguments, OPPONENT, is_synthetic=True)
-    assert verdict.reasons == (
-        "it was made of synthetic trips, and the champion, version 7, of real ones: promote it by "
-        "hand if you mean it, or keep the two in stores of their own.",
-    )
-    made_up = replace(OPPONENT, is_synthetic=True)
-    assert judge(*arguments, made_up, is_synthetic=True).is_promoted
-    assert judge(*arguments, made_up).is_promoted
+@pytest.mark.parametrize(
+    ("finding", "sentence"),
+    [
+        (
+            Seen(version="7", month=MONTH),
+            "the champion, version 7, was trained on 2023-02 too, which would be no fair "
+            "comparison: train on later months, or promote this version by hand.",
+        ),
+        (
+            Older(version="7", month=MONTH, trained_to="2023-01", champion_trained_to="2023-03"),
+            "it was trained on months up to 2023-01, and the champion, version 7, up to 2023-03: "
+            "whoever is nearer to 2023-02 is better on it, and the older model would be in use. "
+            "Promote it by hand if you mean it.",
+        ),
+        (
+            Synthetic(version="7"),
+            "it was made of synthetic trips, and the champion, version 7, of real ones: promote "
+            "it by hand if you mean it, or keep the two in stores of their own.",
+        ),
+    ],
+)
+def test_a_finding_tells_what_to_do(finding: Finding, sentence: str) -> None:
+    assert str(finding) == sentence
 
 
 def test_a_champion_that_cannot_be_had_is_not_replaced() -> None:
     verdict = judge(*analyse(predict(0.5)), MONTHS, SETTINGS, None, "it is gone.")
     assert str(verdict) == ("not promoted: it could not be compared with the champion: it is gone.")
-    assert verdict.describe()["unavailable"] == "it is gone."
+    assert verdict.unavailable == "it is gone."
+    assert verdict.findings == [Unavailable(cause="it is gone.")]
 
 
 def test_no_slice_may_pay_for_the_others() -> None:
@@ -197,24 +225,24 @@ def test_no_slice_may_pay_for_the_others() -> None:
     assert verdict.bootstrap is not None
     assert verdict.bootstrap.lowest is not None
     assert verdict.bootstrap.lowest > 0
-    (reason,) = verdict.reasons
-    night = [
-        each for each in describe_slices(analyse(model, predict(1.0))[1]) if "night" in each["name"]
-    ]
-    assert reason == (
-        f"on {night[0]['trips']:,} trips of hour night, 0 to 5 its RMSE of {night[0]['rmse']:.2f} "
-        f"minutes is 10.0% higher than the champion's {night[0]['champion_rmse']:.2f}; "
+    (finding,) = verdict.findings
+    assert isinstance(finding, WorseSlice)
+    assert (finding.slice_name, finding.limit) == ("night, 0 to 5", 0.05)
+    assert finding.rise == pytest.approx(0.1)
+    assert verdict.reasons == [
+        f"on {finding.trips:,} trips of hour night, 0 to 5 its RMSE of {finding.rmse:.2f} "
+        f"minutes is 10.0% higher than the champion's {finding.champion_rmse:.2f}; "
         "TAXI_DURATION_GATE_MOST_SLICE_WORSENING allows 5%."
-    )
+    ]
     assert judge_against(model, predict(1.0), GateSettings(most_slice_worsening=0.11)).is_promoted
-    few = GateSettings(fewest_slice_trips=night[0]["trips"] + 1)
+    few = GateSettings(fewest_slice_trips=finding.trips + 1)
     assert judge_against(model, predict(1.0), few).is_promoted
-    assert find_worse_slices(analyse(model, predict(1.0))[1], few) == []
 
 
 def test_the_limit_is_named_in_the_first_sentence_on_slices_alone() -> None:
     _, analysis = analyse(predict(1.5), predict(1.0))
-    first, *others = find_worse_slices(analysis, GateSettings(fewest_slice_trips=1))
+    worse = find_worse_slices(analysis, GateSettings(fewest_slice_trips=1))
+    first, *others = map(str, worse)
     assert len(others) > 10
     assert first.endswith("; TAXI_DURATION_GATE_MOST_SLICE_WORSENING allows 5%.")
     pattern = (
@@ -222,7 +250,9 @@ def test_the_limit_is_named_in_the_first_sentence_on_slices_alone() -> None:
     )
     assert all(re.fullmatch(rf"{pattern} \d+\.\d\d\.", each) for each in others)
     perfect = analyse(predict(1.0), TRIPS["minutes"])[1]
-    assert " minutes is higher than the champion's 0.00;" in find_worse_slices(perfect, SETTINGS)[0]
+    assert " minutes is higher than the champion's 0.00;" in str(
+        find_worse_slices(perfect, SETTINGS)[0]
+    )
 
 
 def test_the_bound_is_about_that_of_a_normal_distribution() -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -45,25 +46,16 @@ def make_trips(minutes: float = 10.0, miles: float = 1.0, pickup: str = "2023-01
     }
 
 
-@given(counts())
-def test_the_index_is_never_negative_and_the_same_both_ways(pair: list[np.ndarray]) -> None:
-    ours, theirs = pair
-    assert measure_psi(ours, theirs) >= 0
-    assert measure_psi(ours, theirs) == pytest.approx(measure_psi(theirs, ours), rel=1e-12)
-
-
 @given(counts(), st.integers(1, 1000))
-def test_the_index_depends_on_shares_alone(pair: list[np.ndarray], times: int) -> None:
+def test_the_index_depends_on_shares_alone_and_is_symmetric(
+    pair: list[np.ndarray], times: int
+) -> None:
     ours, theirs = pair
-    assert measure_psi(ours * times, theirs) == measure_psi(ours, theirs)
-    assert measure_psi(ours * times, ours) == 0
-
-
-@given(counts())
-def test_the_index_of_other_shares_is_not_zero(pair: list[np.ndarray]) -> None:
-    ours, theirs = pair
-    has_equal_shares = bool((ours * theirs.sum() == theirs * ours.sum()).all())
-    assert (measure_psi(ours, theirs) == 0) == has_equal_shares
+    index = measure_psi(ours, theirs)
+    assert index >= 0
+    assert index == pytest.approx(measure_psi(theirs, ours), rel=1e-12)
+    assert measure_psi(ours * times, theirs) == index
+    assert (index == 0) == bool((ours * theirs.sum() == theirs * ours.sum()).all())
 
 
 def test_the_index_is_the_formulas() -> None:
@@ -105,33 +97,27 @@ def test_a_profile_counts_what_it_says(trips: Trips) -> None:
     )
 
 
+MILES = {
+    0.01: 0, 0.49: 0, 0.5: 1, 9.99: HALF_MILES - 1, 10: HALF_MILES, 50: HALF_MILES,
+    0: HALF_MILES + 1, -3: HALF_MILES + 1, 50.01: HALF_MILES + 1, 1e6: HALF_MILES + 1,
+}  # fmt: skip
+MINUTES = {1: 0, 2.99: 0, 3: 1, 57: DURATION_BINS - 1, 60: DURATION_BINS - 1}
+HOURS = {"2023-01-10T00:00": 0, "2023-01-10T23:59:59.999999": 23, "1969-12-31T23:00": 23}
+
+
 @pytest.mark.parametrize(
-    ("miles", "place"),
-    [
-        (0.01, 0), (0.49, 0), (0.5, 1), (9.99, HALF_MILES - 1), (10, HALF_MILES), (50, HALF_MILES),
-        (0, HALF_MILES + 1), (-3, HALF_MILES + 1), (50.01, HALF_MILES + 1), (1e6, HALF_MILES + 1),
-    ],
-)  # fmt: skip
-def test_distances_count_by_half_miles_and_apart_where_there_is_none(
-    miles: float, place: int
+    ("quantity", "name", "places"),
+    [("distance", "miles", MILES), ("duration", "minutes", MINUTES), ("hour", "pickup", HOURS)],
+)
+def test_trips_count_in_the_bin_they_are_in(
+    quantity: str, name: str, places: dict[Any, int]
 ) -> None:
-    assert np.flatnonzero(Profile.of(make_trips(miles=miles)).distance).tolist() == [place]
-
-
-@pytest.mark.parametrize(
-    ("minutes", "place"),
-    [(1, 0), (2.99, 0), (3, 1), (57, DURATION_BINS - 1), (60, DURATION_BINS - 1)],
-)
-def test_durations_count_by_three_minutes(minutes: float, place: int) -> None:
-    assert np.flatnonzero(Profile.of(make_trips(minutes=minutes)).duration).tolist() == [place]
-
-
-@pytest.mark.parametrize(
-    ("pickup", "hour"),
-    [("2023-01-10T00:00", 0), ("2023-01-10T23:59:59.999999", 23), ("1969-12-31T23:00", 23)],
-)
-def test_hours_are_those_of_the_day(pickup: str, hour: int) -> None:
-    assert np.flatnonzero(Profile.of(make_trips(pickup=pickup)).hour).tolist() == [hour]
+    """Half miles up to 10, beyond and unmetered apart; three minutes; hours of the day."""
+    found = {
+        value: np.flatnonzero(Profile.of(make_trips(**{name: value})).counts[quantity]).tolist()
+        for value in places
+    }
+    assert found == {value: [place] for value, place in places.items()}
 
 
 @settings(max_examples=30)

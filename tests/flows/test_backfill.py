@@ -18,7 +18,6 @@ from mlflow.entities import Run as MlflowRun
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
 from prefect.client.schemas.objects import Artifact
-from taxi_duration.registry.runs import BACKFILL_ID, PLOT_FILE, TABLE_FILE
 
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
@@ -29,7 +28,13 @@ from taxi_duration.flows.backfill import (
     plan_backfill,
 )
 from taxi_duration.flows.options import BackfillOptions, read_options
-from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL
+from taxi_duration.registry.runs import (
+    BACKFILL_ID,
+    CHAMPION,
+    PLOT_FILE,
+    REGISTERED_MODEL,
+    TABLE_FILE,
+)
 from taxi_duration.registry.store import EXPERIMENT, MODEL_ID, PARENT
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.killed_backfills import AT_ONCE, KILLED

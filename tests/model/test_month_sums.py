@@ -15,7 +15,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.data.schema import CABS
 from taxi_duration.errors import StorageError
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.files import hash_file
 from taxi_duration.model.baselines import find_medians, make_keys
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet
@@ -90,8 +90,8 @@ def test_the_profile_of_a_month_is_that_of_its_trips_however_they_are_read(
     trips, _ = clean_trips(read_trips(JANUARY))
     reduced = reduce_month(JANUARY, COURSE, with_medians=True).profile
     predictors = {"model": train_model([JANUARY], "course").predict_clean}
-    scored = score_predictors(predictors, JANUARY, in_detail=True).profile
-    assert not score_predictors(predictors, JANUARY).profile.hour.any()
+    scored = evaluate_predictors(predictors, JANUARY, in_detail=True).profile
+    assert not evaluate_predictors(predictors, JANUARY).profile.hour.any()
     for name, counts in Profile.of(trips).counts.items():
         np.testing.assert_array_equal(reduced.counts[name], counts)
         np.testing.assert_array_equal(scored.counts[name], counts)

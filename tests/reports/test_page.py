@@ -8,10 +8,11 @@ import pytest
 from matplotlib.image import imread
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from taxi_duration.evaluation.gate import Unavailable
 from taxi_duration.evaluation.report import Report
-from taxi_duration.reports.card import render_html
+from taxi_duration.reports.render import render_html
 from tests.support.browsers import QUIET, SCREENSHOTS_VARIABLE, find_chromium
-from tests.support.card_tables import expect_tables
+from tests.support.card_tables import read_html_tables
 from tests.support.reports import make_judged_report, refuse
 
 WIDTHS = {"desktop": 1280, "phone": 390}
@@ -87,7 +88,7 @@ def page(browser: Browser, address: str, request: pytest.FixtureRequest) -> Iter
 
 
 def test_every_figure_can_be_read_on_any_screen(page: Page, report: Report) -> None:
-    assert page.evaluate(READ_TABLES) == expect_tables(report)
+    assert page.evaluate(READ_TABLES) == read_html_tables(render_html(report))
     seen, faint = page.evaluate(FIND_FAINT_TEXT, LEAST_CONTRAST)
     assert faint == []
     assert seen > 500
@@ -120,7 +121,7 @@ def test_a_page_is_light_or_dark_as_its_reader_likes(browser: Browser, address: 
 def test_the_verdict_is_told_by_colour_too(browser: Browser) -> None:
     page = browser.new_page(color_scheme="light")
     colours = []
-    for report in (make_judged_report(), refuse("it is no better.")):
+    for report in (make_judged_report(), refuse(Unavailable(cause="it is gone."))):
         page.set_content(render_html(report))
         verdict = page.locator("blockquote strong")
         colours.append((verdict.inner_text(), verdict.evaluate("it => getComputedStyle(it).color")))

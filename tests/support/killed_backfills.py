@@ -14,7 +14,6 @@ from threading import active_count
 
 import matplotlib.figure  # noqa: F401
 import mlflow.sklearn  # noqa: F401
-import plotext  # noqa: F401
 import sklearn.linear_model  # noqa: F401
 import skops.io  # noqa: F401
 from mlflow import MlflowClient

@@ -1,16 +1,17 @@
 """Training as the flows do it, without a flow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from prefect.logging import disable_run_logger
 
 from taxi_duration.data.clean import RowFunnel, clean_trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
-from taxi_duration.evaluation.evaluate import score_predictors
+from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import Report, build_report, read_versions
 from taxi_duration.evaluation.residuals import MODEL, ErrorAnalysis
@@ -57,15 +58,15 @@ def make_report(training: Training, sha256: str = "ab", verdict: Verdict | None 
         analysis=ErrorAnalysis.of(trips, {MODEL: model.predict_clean(trips)}),
         verdict=verdict,
     )
-    return {"model_id": identify_report(report, model.features), **report}
+    return report.model_copy(update={"model_id": identify_report(report, model.features)})
 
 
 def identify_report(report: Report, features: FeatureSet) -> str:
     """The identity of the training that a report is of."""
-    months = {Month.parse(month) for month in report["train"]["months"]}
-    named = {Month.parse(_read_month(Path(name))): name for name in report["inputs"]}
-    inputs = {month: report["inputs"][named[month]] for month in months}
-    return identify_training(report["cab"], features, report["alphas"], inputs, read_versions())
+    months = {Month.parse(month) for month in report.train.months}
+    named = {Month.parse(_read_month(Path(name))): name for name in report.inputs}
+    inputs = {month: report.inputs[named[month]] for month in months}
+    return identify_training(report.cab, features, report.alphas, inputs, read_versions())
 
 
 def save_training(models_directory: Path, model: DurationModel, report: Report) -> Path:
@@ -90,26 +91,44 @@ def save_sample_training(
     months = [reduce_month(path, feature_set) for path in train]
     window = sum_window(feature_set, [partial(attrgetter("tables"), month) for month in months])
     training = fit_window(window, alpha)
-    scores = score_predictors({"model": training.model.predict_clean}, validation)
+    scores = evaluate_predictors({"model": training.model.predict_clean}, validation)
     errors = scores.errors["model"]
     first, *others = [month.funnel for month in months]
     report = make_report(training)
-    report["alphas"] = list(feature_set.alphas) if alpha is None else [alpha]
-    report["inputs"] = {path.name: hash_file(path) for path in paths}
-    report["train"] |= {
-        "months": [_read_month(path) for path in train],
-        "rmse": training.rmse,
-        **_count_rows(sum(others, first)),
-    }
-    report["validation"] |= {
-        "month": _read_month(validation),
-        "rmse": errors.rmse,
-        "mae": errors.mae,
-        **_count_rows(scores.funnel),
-    }
-    report["stability"] = {_read_month(validation): report["stability"]["2025-02"]}
-    report["model_id"] = identify_report(report, feature_set)
+    month = _read_month(validation)
+    report = alter(
+        report,
+        {
+            "alphas": list(feature_set.alphas) if alpha is None else [alpha],
+            "train": {
+                "months": [_read_month(path) for path in train],
+                "rmse": training.rmse,
+                **_count_rows(sum(others, first)),
+            },
+            "validation": {
+                "month": month,
+                "rmse": errors.rmse,
+                "mae": errors.mae,
+                **_count_rows(scores.funnel),
+            },
+        },
+        inputs={path.name: hash_file(path) for path in paths},
+        stability={month: report.stability["2025-02"]},
+    )
+    report = alter(report, model_id=identify_report(report, feature_set))
     return save_training(models_directory, training.model, report)
+
+
+def alter(report: Report, changes: Mapping[str, Any] | None = None, **replaced: Any) -> Report:
+    """Change parts of a report: `changes` go into what is there, `replaced` take its place."""
+
+    def merge(content: Any, changes: Any) -> Any:
+        if not isinstance(content, dict) or not isinstance(changes, Mapping):
+            return changes
+        changed = {name: merge(content.get(name), each) for name, each in changes.items()}
+        return content | changed
+
+    return Report.model_validate(merge(report.model_dump(), changes or {}) | replaced)
 
 
 def _read_month(path: Path) -> str:
