@@ -79,8 +79,8 @@ def test_month(month: str, message: str, of: str, refuse: Refuse) -> None:
 @pytest.mark.parametrize(
     ("year", "message"),
     [
-        ("21", "year 21 has no trip records: they begin in 2009; did you mean 2021?"),
-        ("2008", "year 2008 has no trip records: they begin in 2009; give a later one."),
+        ("21", "year 21 has no trip records: they begin in 2009: did you mean 2021?"),
+        ("2008", "year 2008 has no trip records: they begin in 2009: give a later one."),
         ("2023.0", "year '2023.0' is not a whole number: give one such as 2023."),
     ],
 )
@@ -132,12 +132,12 @@ def test_unpublished_month_that_is_here_is_used(tmp_path: Path, refuse: Refuse) 
 
 def test_mistyped_cab(refuse: Refuse) -> None:
     message = refuse(*JANUARY, "--cab", "geen")
-    assert message == "cab 'geen' is not a cab type; did you mean 'green'?"
+    assert message == "cab 'geen' is not a cab type: did you mean 'green'?"
 
 
 def test_unknown_cab(refuse: Refuse) -> None:
     assert refuse(*JANUARY, "--cab", "bus") == (
-        "cab 'bus' is not a cab type; give green or yellow."
+        "cab 'bus' is not a cab type: give green or yellow."
     )
 
 
@@ -164,13 +164,13 @@ def test_month_without_year(refuse: Refuse) -> None:
 
 def test_mistyped_feature_set(refuse: Refuse) -> None:
     assert refuse(*JANUARY, "--features", "extendd") == (
-        "feature set 'extendd' is unknown; did you mean 'extended'?"
+        "feature set 'extendd' is unknown: did you mean 'extended'?"
     )
 
 
 def test_unknown_feature_set(refuse: Refuse) -> None:
     assert refuse(*JANUARY, "--features", "all") == (
-        "feature set 'all' is unknown; give course or extended."
+        "feature set 'all' is unknown: give course or extended."
     )
 
 
@@ -269,7 +269,7 @@ def test_month_with_a_column_missing(column: str, tmp_path: Path, refuse: Refuse
     data = write_months(tmp_path / "data", Month(2023, 1), without=column)
     message = refuse(*JANUARY, "--data-dir", str(data))
     assert message.startswith(
-        f"{data}/green_tripdata_2023-01.parquet: column {column} is missing; the columns are "
+        f"{data}/green_tripdata_2023-01.parquet: column {column} is missing: the columns are "
     )
 
 
@@ -278,7 +278,7 @@ def test_month_that_is_no_parquet_file(tmp_path: Path, refuse: Refuse) -> None:
     (data / "green_tripdata_2023-02.parquet").write_text("pickup,dropoff\n", "utf-8")
     message = refuse(*JANUARY, "--data-dir", str(data))
     assert message.startswith(f"{data}/green_tripdata_2023-02.parquet is not a parquet file: ")
-    assert message.endswith("Delete it and fetch it again.")
+    assert message.endswith(": delete it and fetch it again.")
 
 
 NOTHING_LEFT = re.compile(

@@ -602,7 +602,7 @@ def test_month_that_breaks_the_contract_stops_no_step_before_it(tmp_path: Path) 
         ),
         (
             ("--from", "2023-1", "--to", "2023-06"),
-            "month '2023-1' is not of the form YYYY-MM, such as 2023-01.",
+            "month '2023-1' is not of the form YYYY-MM: give one such as 2023-01.",
         ),
         (
             ("--from", "2023-01", "--to", "2023-02", "--offline"),

@@ -107,13 +107,19 @@ def test_options_are_those_of_every_step() -> None:
         ),
         (
             {"from_month": "2013-07"},
-            "green month 2013-07 cannot be used: green cabs began in August 2013; give 2013-08 or "
+            "green month 2013-07 cannot be used: green cabs began in August 2013: give 2013-08 or "
             "later.",
         ),
         ({"from_month": "2023-13"}, "month 13 is not a month: give a number from 1 to 12."),
-        ({"from_month": "january"}, "month 'january' is not of the form YYYY-MM, such as 2023-01."),
-        ({"from_month": "2023-1"}, "month '2023-1' is not of the form YYYY-MM, such as 2023-01."),
-        ({"to_month": None}, "month 'None' is not of the form YYYY-MM, such as 2023-01."),
+        (
+            {"from_month": "january"},
+            "month 'january' is not of the form YYYY-MM: give one such as 2023-01.",
+        ),
+        (
+            {"from_month": "2023-1"},
+            "month '2023-1' is not of the form YYYY-MM: give one such as 2023-01.",
+        ),
+        ({"to_month": None}, "month 'None' is not of the form YYYY-MM: give one such as 2023-01."),
         ({"train_months": 121}, "train_months 121 is no window: give 1 to 120."),
         ({"runner": "cloud"}, "runner 'cloud' is not one: give threads or processes or dask."),
         ({"runner": None}, "runner None: Input should be a valid string."),
