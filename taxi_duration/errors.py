@@ -49,7 +49,9 @@ class TaxiDurationError(Exception):
         self.problem, self.remedy = problem, remedy
 
     def __str__(self) -> str:
-        return f"{self.problem}: {self.remedy}." if self.remedy else self.problem
+        if not self.remedy:
+            return self.problem
+        return f"{self.problem}: {self.remedy}{'' if self.remedy.endswith('?') else '.'}"
 
     def about(self, subject: object) -> Self:
         """Return the same error with its problem said of a subject, such as a path.
@@ -174,7 +176,8 @@ def translate(error: BaseException) -> Kind | None:
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
-        cause = cause.__cause__ or cause.__context__
+        hidden = cause.__suppress_context__
+        cause = cause.__cause__ or (None if hidden else cause.__context__)
     for each in reversed(chain):
         for base in type(each).__mro__:
             kind = FOREIGN.get(f"{base.__module__.partition('.')[0]}.{base.__name__}")

@@ -11,9 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from taxi_duration.errors import InputError, StorageError
+from taxi_duration.errors import InputError, describe, translated
 
 STAGED_SUFFIX = ".taxi-duration.partial"
+FREE_SPACE = (
+    "free space on its disk, give yourself permission, or name another directory. Nothing was left "
+    "half-written"
+)
 LOCK_FILE = "lock"
 """In a staged directory: locked while its process lives. Some network file systems lock no
 directory."""
@@ -21,9 +25,9 @@ directory."""
 
 @contextmanager
 def stage(directory: Path, name: str) -> Iterator[Path]:
-    """Lend a temporary directory inside `directory`, for what is renamed into place when whole.
+    """Yield a temporary directory inside `directory`, for what is renamed into place when whole.
 
-    It is locked for as long as it is lent, so what a dead process left behind is told from what
+    It is locked while it is used, so what a dead process left behind is told from what
     another is writing now, and removed.
 
     Args:
@@ -32,7 +36,7 @@ def stage(directory: Path, name: str) -> Iterator[Path]:
     Raises:
         StorageError: anything here fails for want of space, permission or a disk that works.
     """
-    with name_disk_errors(directory / name):
+    with translated(f"writing {directory / name}", FREE_SPACE):
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
         scratch, lock = _make_locked(directory, name)
@@ -70,24 +74,8 @@ def _make_locked(directory: Path, name: str) -> tuple[Path, int]:
             os.close(lock)
 
 
-@contextmanager
-def name_disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of a write into an error that names the path.
-
-    Raises:
-        StorageError: an OSError was raised inside.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{path} cannot be written ({error.strerror or error}): free space on its disk, give "
-            "yourself permission, or name another directory. Nothing was left half-written."
-        ) from error
-
-
 def flush_to_disk(path: Path) -> None:
-    """Have the operating system put a file's bytes, or a directory's entries, on the disk."""
+    """Wait until a file's bytes, or a directory's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -96,13 +84,13 @@ def flush_to_disk(path: Path) -> None:
 
 
 def hash_file(path: Path) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
+    """Return the sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_directory(directory: Path, what: str) -> None:
-    """Refuse a path that is not a directory though something is there.
+    """Refuse a path that exists and is not a directory.
 
     Args:
         what: what the user calls it, for the message.
@@ -111,7 +99,7 @@ def check_directory(directory: Path, what: str) -> None:
         InputError: it is a file.
     """
     if directory.exists() and not directory.is_dir():
-        raise InputError(f"{what} {directory} is a file: give a directory.")
+        raise InputError(f"{what} {directory} is a file", "give a directory")
 
 
 def check_writable(directory: Path, what: str) -> None:
@@ -134,6 +122,6 @@ def check_writable(directory: Path, what: str) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"{what} {directory} is not writable ({error.strerror or error}): "
-            "give another directory."
+            f"{what} {directory} is not writable ({describe(error)})",
+            "give another directory",
         ) from error

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import SQLAlchemyError
 
 from taxi_duration.errors import InputError, hide_credentials
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 TLC_HOST = "d37ci6vzurychx.cloudfront.net"
 """Where the TLC Trip Record Data page links to."""
@@ -110,7 +111,7 @@ class GateSettings(BaseSettings):
 
 
 def check_alert_url(value: str) -> str:
-    """Refuse what nothing can be posted to, without repeating it, since it may hold a password.
+    """Check that something can be posted to an address, which is not repeated: it may be secret.
 
     Raises:
         ValueError: it is no http or https address of a host.
@@ -144,7 +145,7 @@ Settings = TypeVar("Settings", bound=BaseSettings)
 
 
 def name_variable(kind: type[BaseSettings], field: str) -> str:
-    """The environment variable that a field of some settings is read from.
+    """Return the environment variable that a field of some settings is read from.
 
     >>> name_variable(Thresholds, "most_rows")
     'TAXI_DURATION_CONTRACT_MOST_ROWS'
@@ -161,13 +162,14 @@ def read_settings(kind: type[Settings]) -> Settings:
     try:
         return kind()
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         field = str(first["loc"][0])
         variable = name_variable(kind, field)
         is_secret = SecretStr in get_args(kind.model_fields[field].annotation)
         value = "" if is_secret else f" is {hide_credentials(str(first['input']))!r}"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{variable}{value}: {reason}; correct or unset it.") from None
+        # pydantic keeps what a validator of ours raised beside its own words for it.
+        reason = str(first.get("ctx", {}).get("error", first["msg"]))
+        raise InputError(f"{variable}{value}: {reason}", "correct or unset it") from None
 
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -188,7 +190,7 @@ def check_tracking_uri() -> None:
 
 
 def resolve_tracking_uri() -> str:
-    """`MLFLOW_TRACKING_URI`, or the sqlite store in the working directory.
+    """Return `MLFLOW_TRACKING_URI`, or the sqlite store in the working directory.
 
     Raises:
         InputError: it is of a kind that is not supported, malformed, or has no driver here.
@@ -199,8 +201,9 @@ def resolve_tracking_uri() -> str:
         # A password is there without a scheme too, as in user:password@host.
         shown = uri if uri.startswith(SQLITE) else hide_credentials(uri).rpartition("@")[2]
         raise InputError(
-            f"MLflow store {shown!r} cannot be used: {fault}, or name another store in "
-            f"{URI_VARIABLE}, such as {SQLITE}{DEFAULT_STORE} or https://host."
+            f"MLflow store {shown!r} cannot be used",
+            f"{fault}, or name another store in {URI_VARIABLE}, such as {SQLITE}{DEFAULT_STORE} or "
+            "https://host",
         )
     return uri
 
@@ -226,6 +229,10 @@ def _find_server_fault(uri: str) -> str | None:
 
 
 def _find_database_fault(uri: str) -> str | None:
+    # Here, and not above: most commands read settings and have no database.
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
     unknown = (
         f"it is neither an MLflow server nor a sqlite, {', '.join(DATABASES[:-1])} or "
         f"{DATABASES[-1]} database (directories are not supported); correct it"
@@ -251,7 +258,10 @@ def _find_database_fault(uri: str) -> str | None:
 
 
 def _find_sqlite_fault(uri: str, url: URL) -> str | None:
-    """A store in memory would be gone with the run; of any other we must know the file to lock."""
+    """Return why an sqlite store cannot be used; None if it can.
+
+    A store in memory would be gone with the run; of any other we must know the file to lock.
+    """
     path = uri.removeprefix(SQLITE)
     if not uri.startswith(SQLITE) or path in ("", ":memory:") or "\0" in path:
         return f"it is no file of its own; write {SQLITE}path, without driver or host"

@@ -68,6 +68,6 @@ def test_a_lock_that_another_holds_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_a_place_that_takes_nothing_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    refusal = r"file/model cannot be written \(.*\): free space on its disk"
+    refusal = r"writing .*file/model failed \(.*\): free space on its disk"
     with pytest.raises(StorageError, match=refusal), stage(tmp_path / "file", "model"):
         pass

@@ -15,33 +15,24 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-from boto3.exceptions import Boto3Error
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    FlexibleChecksumError,
-    HTTPClientError,
-    IncompleteReadError,
-)
+from botocore.exceptions import ClientError
 from prefect.exceptions import ObjectNotFound
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
-from pydantic import (
-    SecretStr,
-)
+from pydantic import SecretStr
 
 from taxi_duration.data.cache import Delivery, Sidecar, obtain_month
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.schema import Cab
-from taxi_duration.data.transfer import Progress, Transfer, read_as_it_comes
+from taxi_duration.data.transfer import CHUNK_BYTES, Progress, Transfer
 from taxi_duration.errors import (
     DataError,
     InputError,
     SourceError,
     TransientSourceError,
     hide_credentials,
+    translated,
 )
 from taxi_duration.settings import TransferSettings, read_settings
 
@@ -57,8 +48,9 @@ def check_key_prefix(value: object, what: str = "prefix") -> str:
         re.fullmatch(r"[\w.=-]+", part) and set(part) != {"."} for part in text.split("/")
     ):
         raise InputError(
-            f"{what} {text!r} is not a key prefix: give names joined by single slashes, such as "
-            "trip-data, with no leading or trailing slash and no '..'."
+            f"{what} {text!r} is not a key prefix",
+            "give names joined by single slashes, such as trip-data, with no leading or "
+            "trailing slash and no '..'",
         )
     return text
 
@@ -71,18 +63,15 @@ def check_block_name(name: str) -> str:
     """
     if not re.fullmatch(r"[a-z0-9-]+", name):
         raise InputError(
-            f"block name {name!r} is not one Prefect takes: use lowercase letters, digits and "
-            "dashes."
+            f"block name {name!r} is not one Prefect takes",
+            "use lowercase letters, digits and dashes",
         )
     return name
 
 
-TRANSIENT_CODES = frozenset({"SlowDown", "Throttling", "ThrottlingException", "RequestTimeout"})
-
-
 @contextmanager
 def named_errors(location: str) -> Iterator[None]:
-    """Turn what boto raises into this package's errors, each with its remedy.
+    """Turn what boto raises into errors of ours that name the object.
 
     Raises:
         DataError: the object is missing.
@@ -90,49 +79,33 @@ def named_errors(location: str) -> Iterator[None]:
         SourceError: the server refused, or cannot be asked.
     """
     try:
-        yield
-    except ClientError as error:
-        raise _name_client_error(location, error) from error
-    except (
-        HTTPClientError, EndpointConnectionError, IncompleteReadError, FlexibleChecksumError,
-    ) as error:  # fmt: skip
-        raise TransientSourceError(
-            f"{location} could not be reached ({error}): check the block's endpoint and network."
-        ) from error
-    except (BotoCoreError, Boto3Error, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"{location} cannot be asked for ({reason}): check the block's bucket, endpoint and "
-            "credentials."
-        ) from error
-
-
-def _name_client_error(location: str, error: ClientError) -> Exception:
-    response: Mapping[str, Any] = error.response
-    code = str(response.get("Error", {}).get("Code", ""))
-    status = read_status(error)
-    if code == "NoSuchBucket":
-        return SourceError(f"{location}: the bucket does not exist; correct the block.")
-    if status == 404:
-        return DataError(f"{location} does not exist: upload it, or correct the prefix.")
-    if status == 403:
-        return SourceError(
-            f"{location}: access denied ({code}); check the block's key, secret and policy. (S3 "
-            "denies what is missing, too, to those who may not list the bucket.)"
-        )
-    if status in (408, 429) or status >= 500 or code in TRANSIENT_CODES:
-        return TransientSourceError(
-            f"{location}: the server answered {status} ({code}): it is busy or failing; try again "
-            "later."
-        )
-    return SourceError(
-        f"{location}: the server answered {status} ({error}): check the block's region, endpoint "
-        "and credentials."
-    )
+        with translated(location, "check the block's bucket, endpoint, region and credentials"):
+            yield
+    except SourceError as error:
+        if not isinstance(error.__cause__, ClientError):
+            raise
+        code = str(error.__cause__.response.get("Error", {}).get("Code", ""))
+        status = read_status(error.__cause__)
+        problem, remedy = f"{location}: the server answered {status} ({code})", error.remedy
+        if code == "NoSuchBucket":
+            problem, remedy = f"{location}: the bucket does not exist", "correct the block"
+        elif status == httpx.codes.FORBIDDEN:
+            # S3 denies what is missing, too, to those who may not list the bucket.
+            problem = f"{location}: access denied ({code}), or the object is missing"
+            remedy = "check the block's key, secret and policy"
+        elif isinstance(error, TransientSourceError):
+            problem, remedy = f"{problem}: it is busy or failing", "try again later"
+        raise type(error)(problem, remedy) from error.__cause__
+    except DataError as error:
+        if not isinstance(error.__cause__, ClientError):
+            raise
+        raise DataError(
+            f"{location} does not exist", "upload it, or correct the prefix"
+        ) from error.__cause__
 
 
 def read_status(error: ClientError) -> int:
-    """The HTTP status the server answered with; 0 without one."""
+    """Return the HTTP status the server answered with; 0 without one."""
     response: Mapping[str, Any] = error.response
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
@@ -163,17 +136,19 @@ def check_block(environment: Mapping[str, str], name: str) -> None:
     required = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", BUCKET_VARIABLE)
     absent = [variable for variable in required if not environment.get(variable)]
     if absent:
-        raise InputError(f"{', '.join(absent)} not set: export it and run {CREATE_BLOCKS} again.")
+        raise InputError(f"{', '.join(absent)} not set", f"export it and run {CREATE_BLOCKS} again")
     bucket, endpoint = environment[BUCKET_VARIABLE], environment.get("AWS_ENDPOINT_URL")
     if not BUCKET_NAME.fullmatch(bucket):
         raise InputError(
-            f"{BUCKET_VARIABLE} is {bucket!r}, which is no bucket's name: give 3 to 63 lowercase "
-            "letters, digits, dots and dashes, the first and the last a letter or a digit."
+            f"{BUCKET_VARIABLE} is {bucket!r}, which is no bucket's name",
+            "give 3 to 63 lowercase letters, digits, dots and dashes, the first and the last a "
+            "letter or a digit",
         )
     if endpoint and not ENDPOINT.fullmatch(endpoint):
         raise InputError(
-            f"AWS_ENDPOINT_URL is {hide_credentials(endpoint)!r}: give http:// or https:// and a "
-            "host, such as https://s3.example.org, or unset it for AWS."
+            f"AWS_ENDPOINT_URL is {hide_credentials(endpoint)!r}",
+            "give http:// or https:// and a host, such as https://s3.example.org, or unset it "
+            "for AWS",
         )
     check_block_name(name)
 
@@ -220,8 +195,9 @@ def load_bucket(name: str) -> S3Bucket:
         return cast(S3Bucket, S3Bucket.load(name))
     except (ValueError, ObjectNotFound) as error:
         raise InputError(
-            f"S3Bucket block {name!r} is not saved on this server (a block of another type by that "
-            f"name does not count): save one with {CREATE_BLOCKS} --name {name}."
+            f"S3Bucket block {name!r} is not saved on this server (a block of another type by "
+            "that name does not count)",
+            f"save one with {CREATE_BLOCKS} --name {name}",
         ) from error
 
 
@@ -255,7 +231,7 @@ def locate_month(
     *,
     fresh: bool = False,
 ) -> MonthFile:
-    """Have a month in `directory`: a file of the user's, or the bucket's as it is now.
+    """Return the month's file in `directory`: the user's own, or the bucket's as it is now.
 
     Args:
         fresh: as in `obtain_month`.
@@ -308,13 +284,20 @@ class BucketObject:
                     return None  # a server that knows no conditions
                 transfer = Transfer(self.address, self.settings, begun, self.report)
                 promised = found.get("ContentLength")
-                sha256 = transfer.receive(read_as_it_comes(body), promised, target)
+                sha256 = transfer.receive(read_chunks(body), promised, target)
         modified = found["LastModified"].isoformat() if "LastModified" in found else ""
         return Delivery(etag, modified, target.stat().st_size, sha256)
 
 
+def read_chunks(body: Any) -> Iterator[bytes]:
+    """Yield a response's bytes as they come; boto's own reads wait for as many as they ask for."""
+    with body as stream:
+        stream.read = stream.read1
+        yield from body.iter_chunks(CHUNK_BYTES)
+
+
 def make_key(bucket: S3Bucket, *parts: str) -> str:
-    """The exact key below the folder that the block may have.
+    """Return the exact key below the folder that the block may have.
 
     Raises:
         InputError: the folder could lead elsewhere.

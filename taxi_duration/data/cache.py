@@ -22,8 +22,14 @@ import filelock
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import SYNTHETIC_PREFIX, MonthFile, check_footer
 from taxi_duration.data.schema import Cab
-from taxi_duration.errors import DataError, SourceError, TransientSourceError
-from taxi_duration.files import flush_to_disk, hash_file, name_disk_errors, stage
+from taxi_duration.errors import (
+    DataError,
+    SourceError,
+    TransientSourceError,
+    describe,
+    translated,
+)
+from taxi_duration.files import FREE_SPACE, flush_to_disk, hash_file, stage
 from taxi_duration.settings import TransferSettings, read_settings
 
 LOCK_MARGIN_SECONDS = 60.0
@@ -69,7 +75,7 @@ class Source(Protocol):
 
 
 def find_month(directory: Path, cab: Cab, month: Month) -> Path | None:
-    """The month's file in `directory` (a real one before a synthetic one), or None."""
+    """Return the month's file in `directory` (a real one before a synthetic one), or None."""
     name = month.file_name(cab.name)
     for candidate in (directory / name, directory / f"{SYNTHETIC_PREFIX}{name}"):
         if candidate.is_file():
@@ -78,14 +84,14 @@ def find_month(directory: Path, cab: Cab, month: Month) -> Path | None:
 
 
 def has_sidecar(path: Path) -> bool:
-    """Whether a month's file was fetched by this package; else a user placed it."""
+    """Return whether a month's file was fetched by this package; else a user placed it."""
     return _sidecar_path(path).exists()
 
 
 def obtain_month(
     directory: Path, cab: Cab, month: Month, source: Source | None, *, fresh: bool = False
 ) -> MonthFile:
-    """Have a month in `directory`, its bytes verified: the one that is there, or fetched.
+    """Return the month's file, fetching it if it is missing or its sha256 no longer matches.
 
     Of several processes that want the same month, one asks and the others wait for it.
 
@@ -111,7 +117,7 @@ def obtain_month(
     if present is not None and (source is None or not os.access(directory, os.W_OK)):
         return _take_unasked(path, cab, month)
     if source is None:
-        raise DataError(f"{path} is missing and nothing may be fetched: place it there.")
+        raise DataError(f"{path} is missing and nothing may be fetched", "place it there")
     known, notices, placed = None, list[str](), None
     try:
         with _lock(path):
@@ -122,8 +128,8 @@ def obtain_month(
     except (SourceError, DataError) as error:
         known = None if fresh else known or _read_known(path)[0]
         if known is None:
-            error.args = (" ".join([*notices, str(error)]), *error.args[1:])
-            raise
+            problem = " ".join([*notices, error.problem])
+            raise type(error)(problem, *error.args[1:]) from error
         placed = known
         notices.append(
             f"{error} The {path.name} that is here, verified by its sha256, is used instead."
@@ -147,8 +153,8 @@ def _take_users_file(path: Path, cab: Cab, month: Month) -> MonthFile:
         sha256 = hash_file(path)
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read ({error.strerror or error}): put a good copy there, or delete "
-            "it and have it fetched."
+            f"{path} cannot be read ({describe(error)})",
+            "put a good copy there, or delete it and have it fetched",
         ) from error
     return MonthFile(month, path, sha256, () if is_sample else (notice,), was_there=True)
 
@@ -159,15 +165,16 @@ def _take_unasked(path: Path, cab: Cab, month: Month) -> MonthFile:
     if known is None:
         raise DataError(
             f"{' '.join(notices)} But that may not be (offline is set, or {path.parent} is "
-            "read-only): run where it may, or, to use it as a file of your own, delete "
-            f"{_sidecar_path(path).name}."
+            "read-only)",
+            "run where it may, or, to use it as a file of your own, delete "
+            f"{_sidecar_path(path).name}",
         )
     check_footer(path, cab)
     return MonthFile(month, path, known.sha256, was_there=True)
 
 
 def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
-    """The sidecar, if the bytes are those it vouches for; else None and what is wrong with them."""
+    """Return the sidecar if it vouches for the bytes; else None and what is wrong with them."""
     if not path.exists():
         return None, []
     try:
@@ -180,7 +187,7 @@ def _read_known(path: Path) -> tuple[Sidecar | None, list[str]]:
     try:
         digest = hash_file(path)
     except OSError as error:
-        return None, [f"{path} cannot be read ({error.strerror or error}), and is fetched again."]
+        return None, [f"{path} cannot be read ({describe(error)}), and is fetched again."]
     if digest == sidecar.sha256:
         return sidecar, []
     if digest == sidecar.previous_sha256:
@@ -202,17 +209,18 @@ def _read_sidecar(path: Path) -> Sidecar:
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Let one process at a time fetch a month."""
+    """Hold the month's lock: one process at a time fetches it."""
     patience = read_settings(TransferSettings).deadline_seconds + LOCK_MARGIN_SECONDS
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=patience)
-    with name_disk_errors(path):
+    with translated(f"locking {path}", FREE_SPACE):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
         except filelock.Timeout as error:  # an OSError, but none of the disk's
             raise TransientSourceError(
                 f"{path.name} has been locked for {patience:.0f} s by another process, which is "
-                "fetching it: see what became of that one, and run again."
+                "fetching it",
+                "see what became of that one, and run again",
             ) from error
     try:
         yield
@@ -244,9 +252,10 @@ def _fetch(
         try:
             rows = check_footer(fetched, cab)
         except DataError as error:
-            what = str(error).replace(str(fetched), path.name)
+            # The file is still in a temporary directory, whose name tells nobody anything.
+            problem = error.problem.replace(str(fetched), path.name)
             raise DataError(
-                f"{source.address} sent no month of {cab.name} trips: {what}"
+                f"{source.address} sent no month of {cab.name} trips: {problem}", error.remedy
             ) from error
         flush_to_disk(fetched)
         sidecar = Sidecar(
@@ -289,7 +298,7 @@ def _find_place_aside(path: Path) -> Path:
 
 
 def _read_asked(path: Path) -> int:
-    """When the source was last asked about a fetched month, in nanoseconds."""
+    """Return when the source was last asked about a fetched month, in nanoseconds."""
     return _sidecar_path(path).stat().st_mtime_ns
 
 

@@ -34,6 +34,8 @@ OUTSIDE_HOUR = "not within 1 to 60 minutes"
 ZONE_MISSING = "zone missing"
 NO_SUCH_ZONE = "zone not 1 to 265"
 
+ANOTHER_MONTH = "choose another month, or fetch it again"
+
 LIMITS = {
     OUTSIDE_MONTH: "most_outside_month",
     ENDS_TOO_SOON: "most_negative_durations",
@@ -98,8 +100,8 @@ class RowFunnel:
         if not self.rows_kept:
             reasons = ", ".join(f"{n:,} {rule}" for rule, n in self.dropped.items() if n)
             raise DataError(
-                f"no trip is left of {self.rows_read:,}: {reasons or 'the file has no rows'}. "
-                "Choose another month, or fetch it again."
+                f"no trip is left of {self.rows_read:,}: {reasons or 'the file has no rows'}",
+                ANOTHER_MONTH,
             )
         if thresholds is None:
             return
@@ -114,8 +116,8 @@ class RowFunnel:
                 )
         if too_many:
             raise DataError(
-                f"the data contract is broken, {'; '.join(too_many)}. Is it another file? Choose "
-                "another month, or fetch it again; if trips were like this, change the limit."
+                f"the data contract is broken, {'; '.join(too_many)}",
+                f"{ANOTHER_MONTH}; if trips were like this, change the limit",
             )
 
 
@@ -139,9 +141,9 @@ def check_row_count(rows: int, earlier_rows: Sequence[int], thresholds: Threshol
         if is_broken:
             raise DataError(
                 f"{rows:,} rows are {word} {limit:g} times {usual:,.0f}, the median of the "
-                f"{len(earlier_rows)} earlier months that are here. Is it another file, or a part "
-                "of one? Fetch it again; if there were so many trips, change "
-                f"{name_variable(Thresholds, field)}."
+                f"{len(earlier_rows)} earlier months that are here",
+                "fetch it again; if there were so many trips, change "
+                f"{name_variable(Thresholds, field)}",
             )
 
 
@@ -188,7 +190,8 @@ def select_columns(raw: Raw, wanted: Iterable[str]) -> Trips:
         except (TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"column {raw_name} holds {column.dtype}, which cannot be read as "
-                f"{'times' if is_time else 'numbers'}: {str(error).rstrip('.')}."
+                f"{'times' if is_time else 'numbers'}: {str(error).rstrip('.')}",
+                f"give {'times' if is_time else 'numbers'}",
             ) from error
     return columns
 

@@ -34,31 +34,36 @@ class Month:
     def __post_init__(self) -> None:
         for name, value in (("year", self.year), ("month", self.month)):
             if type(value) is not int:
-                raise InputError(f"{name} {value!r} is not a whole number")
+                raise InputError(f"{name} {value!r} is not a whole number", "give one")
         if not FIRST_YEAR <= self.year <= 9999:
-            hint = (
-                f"did you mean {2000 + self.year}?" if 9 <= self.year <= 99 else "give a later one."
-            )
+            is_short = 9 <= self.year <= 99
             raise InputError(
-                f"year {self.year} has no trip records: they begin in {FIRST_YEAR}; {hint}"
+                f"year {self.year} has no trip records: they begin in {FIRST_YEAR}",
+                f"did you mean {2000 + self.year}?" if is_short else "give a later one",
             )
         if not 1 <= self.month <= 12:
-            raise InputError(f"month {self.month} is not a month: give a number from 1 to 12.")
+            raise InputError(f"month {self.month} is not a month", "give a number from 1 to 12")
 
     def __str__(self) -> str:
         return f"{self.year}-{self.month:02d}"
 
     @classmethod
     def parse(cls, text: str) -> Month:
-        """Read `YYYY-MM`, nothing shorter or longer."""
+        """Return the month of a text `YYYY-MM`.
+
+        Raises:
+            InputError: the text is shorter, longer or of another form.
+        """
         match = re.fullmatch(r"([0-9]{4})-([0-9]{2})", text)
         if match is None:
-            raise InputError(f"month {text!r} is not of the form YYYY-MM, such as 2023-01.")
+            raise InputError(
+                f"month {text!r} is not of the form YYYY-MM", "give one such as 2023-01"
+            )
         return cls(int(match[1]), int(match[2]))
 
     @classmethod
     def of(cls, day: date) -> Month:
-        """The month that `day` lies in."""
+        """Return the month that `day` lies in."""
         return cls(day.year, day.month)
 
     @property
@@ -75,16 +80,16 @@ class Month:
         return self.shift(1 + PUBLICATION_LAG_MONTHS).first_day
 
     def shift(self, months: int) -> Month:
-        """The month that lies `months` later (earlier when negative)."""
+        """Return the month that is `months` later (earlier when negative)."""
         years, month = divmod(self.year * 12 + self.month - 1 + months, 12)
         return Month(years, month + 1)
 
     def since(self, earlier: Month) -> int:
-        """How many months after `earlier` this one lies."""
+        """Return how many months after `earlier` this one is."""
         return (self.year - earlier.year) * 12 + self.month - earlier.month
 
     def window(self, length: int) -> tuple[Month, ...]:
-        """The `length` months that end with this one, oldest first.
+        """Return the `length` months that end with this one, oldest first.
 
         >>> [str(month) for month in Month(2023, 1).window(2)]
         ['2022-12', '2023-01']
@@ -92,12 +97,12 @@ class Month:
         return tuple(self.shift(offset) for offset in range(1 - length, 1))
 
     def file_name(self, cab: str) -> str:
-        """The name the TLC gives the month's file, such as `green_tripdata_2023-01.parquet`."""
+        """Return the TLC's name of the month's file: `green_tripdata_2023-01.parquet`."""
         return f"{cab}_tripdata_{self}.parquet"
 
 
 def newest_published(today: date) -> Month:
-    """The latest month whose file can be expected to be out on `today`.
+    """Return the latest month whose file can be expected to be out on `today`.
 
     >>> str(newest_published(date(2023, 6, 1))), str(newest_published(date(2023, 5, 31)))
     ('2023-03', '2023-02')

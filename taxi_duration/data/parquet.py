@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from taxi_duration.data.clean import Raw, RowFunnel, Trips, check_row_count, clean_trips
 from taxi_duration.data.month import Month
 from taxi_duration.data.schema import CABS, KINDS, TIME, ZONE, Cab, describe_drift, match_columns
-from taxi_duration.errors import DataError
+from taxi_duration.errors import DataError, describe
 from taxi_duration.files import hash_file
 from taxi_duration.settings import Thresholds
 
@@ -31,7 +31,7 @@ MAX_ROWS = 30_000_000
 
 MAX_ROW_GROUPS = 10_000
 
-FETCH_AGAIN = "Delete it and fetch it again."
+FETCH_AGAIN = "delete it and fetch it again"
 
 
 @contextmanager
@@ -46,8 +46,7 @@ def name_damage(path: Path, what: str = "is damaged", remedy: str = FETCH_AGAIN)
     except DataError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
-        raise DataError(f"{path} {what}: {said}. {remedy}") from error
+        raise DataError(f"{path} {what}: {describe(error)}", remedy) from error
 
 
 def open_parquet(path: Path, remedy: str = FETCH_AGAIN, **options: Any) -> pq.ParquetFile:
@@ -63,50 +62,61 @@ def open_parquet(path: Path, remedy: str = FETCH_AGAIN, **options: Any) -> pq.Pa
         try:
             return pq.ParquetFile(path, **options)
         except FileNotFoundError as error:
-            raise DataError(f"{path} does not exist: give the path of a month's file.") from error
+            raise DataError(f"{path} does not exist", "give the path of a month's file") from error
         except PermissionError as error:
             raise DataError(
-                f"{path} cannot be read ({error.strerror}): give yourself permission."
+                f"{path} cannot be read ({error.strerror})", "give yourself permission"
             ) from error
 
 
-def check_columns(
-    parquet: pq.ParquetFile,
-    path: Path,
-    columns: Iterable[str],
-    cab: Cab | None,
-    *,
-    is_month: bool = True,
+def check_columns(parquet: pq.ParquetFile, path: Path, cab: Cab | None) -> dict[str, str]:
+    """Refuse a file whose footer shows that it is no month of trips.
+
+    Args:
+        cab: the cab type whose column names count; any when None.
+
+    Returns:
+        Raw name -> our name of each required column.
+
+    Raises:
+        DataError: a column is missing or of a type that cannot be read, or the file claims more
+            rows than a month has. The message names the file.
+    """
+    with name_damage(path):
+        rows, groups = parquet.metadata.num_rows, parquet.metadata.num_row_groups
+        for count, most, what in (
+            (rows, MAX_ROWS, "rows"),
+            (groups, MAX_ROW_GROUPS, "row groups"),
+        ):
+            if count > most:
+                raise DataError(
+                    f"{path} claims {count:,} {what}; a month has at most {most:,}", FETCH_AGAIN
+                )
+        try:
+            return find_columns(parquet, KINDS, cab)
+        except DataError as error:
+            raise error.about(path) from error
+
+
+def find_columns(
+    parquet: pq.ParquetFile, columns: Iterable[str], cab: Cab | None, *, is_month: bool = True
 ) -> dict[str, str]:
-    """Refuse a file whose footer shows that some columns are not those of a month of trips.
+    """Return the raw name -> our name of some columns.
 
     Args:
         columns: which columns, by our names (keys of `Cab.required`).
         cab: the cab type whose column names count; any when None.
-        is_month: whether it must hold no more rows than a month has; any other file may hold any
-            number, and a column without a value.
-
-    Returns:
-        Raw name -> our name of each of the columns.
+        is_month: False for any other file of trips, where a column may hold no value at all.
 
     Raises:
-        DataError: one is missing or of a type that cannot be read, or the file claims more rows
-            than a month has.
+        DataError: one is missing or of a type that cannot be read.
     """
-    with name_damage(path):
-        schema, metadata = parquet.schema_arrow, parquet.metadata
-        rows, groups, names = metadata.num_rows, metadata.num_row_groups, schema.names
-    for count, most, what in ((rows, MAX_ROWS, "rows"), (groups, MAX_ROW_GROUPS, "row groups")):
-        if is_month and count > most:
-            raise DataError(f"{path} claims {count:,} {what}; a month has at most {most:,}.")
-    try:
-        matched = match_columns(names, columns, cab)
-        for name, ours in matched.items():
-            kind = schema.field(name).type
-            if is_month or not pa.types.is_null(kind):
-                _check_type(name, kind, ours, is_month=is_month)
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+    schema = parquet.schema_arrow
+    matched = match_columns(schema.names, columns, cab)
+    for name, ours in matched.items():
+        kind = schema.field(name).type
+        if is_month or not pa.types.is_null(kind):
+            _check_type(name, kind, ours, is_month=is_month)
     return matched
 
 
@@ -116,7 +126,8 @@ def _check_type(name: str, kind: pa.DataType, ours: str, *, is_month: bool) -> N
         if pa.types.is_timestamp(kind) and kind.tz:
             raise DataError(
                 f"column {name} holds {kind}, which cannot be read as times: the TLC's have no "
-                "time zone; convert it to New York's time and drop the zone."
+                "time zone",
+                "convert it to New York's time and drop the zone",
             )
         is_right, wanted = pa.types.is_timestamp(kind), "times"
     else:
@@ -127,7 +138,7 @@ def _check_type(name: str, kind: pa.DataType, ours: str, *, is_month: bool) -> N
         wanted = "numbers"
     if not is_right:
         remedy = "choose another month, or fetch it again" if is_month else f"give {wanted}"
-        raise DataError(f"column {name} holds {kind}, which cannot be read as {wanted}: {remedy}.")
+        raise DataError(f"column {name} holds {kind}, which cannot be read as {wanted}", remedy)
 
 
 CHUNK_ROWS = 1 << 16
@@ -176,7 +187,7 @@ def check_footer(path: Path, cab: Cab | None = None) -> int:
             no row, or more rows than a month has.
     """
     with open_parquet(path) as parquet:
-        check_columns(parquet, path, KINDS, cab)
+        check_columns(parquet, path, cab)
         rows = int(parquet.metadata.num_rows)
     if not rows:
         check_funnel(path, _count_nothing(None))
@@ -193,7 +204,7 @@ def find_drift(path: Path, cab: Cab) -> tuple[str, ...]:
         DataError: as `check_footer`.
     """
     with open_parquet(path) as parquet:
-        check_columns(parquet, path, KINDS, cab)
+        check_columns(parquet, path, cab)
         return describe_drift({field.name: str(field.type) for field in parquet.schema_arrow}, cab)
 
 
@@ -216,7 +227,7 @@ def check_rows_against_earlier(path: Path, cab: Cab, month: Month, thresholds: T
     try:
         check_row_count(rows, earlier_rows, thresholds)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise error.about(path) from error
 
 
 def check_unchanged(path: Path, sha256: str) -> None:
@@ -228,7 +239,8 @@ def check_unchanged(path: Path, sha256: str) -> None:
     if hash_file(path) != sha256:
         raise DataError(
             f"{path} changed while it was read: another run has fetched it anew, or somebody is "
-            "writing to it. Nothing was computed from it; run again."
+            "writing to it",
+            "nothing was computed from it; run again",
         )
 
 
@@ -237,28 +249,18 @@ def check_funnel(path: Path, funnel: RowFunnel, thresholds: Thresholds | None = 
     try:
         funnel.check(thresholds)
     except DataError as error:
-        raise DataError(f"{path}: {error}") from error
+        raise error.about(path) from error
 
 
-def read_trips(
-    path: str | Path, cab: Cab | None = None, columns: Iterable[str] = tuple(KINDS)
-) -> pd.DataFrame:
-    """Read the required columns of a month's file and no others.
-
-    Args:
-        path: a TLC parquet file, or any parquet file with its column names.
-        cab: the cab type whose column names count; any when None.
-        columns: which columns, by our names (keys of `Cab.required`).
-
-    Returns:
-        One row a trip, columns as the file names them.
+def read_trips(path: str | Path, cab: Cab | None = None) -> pd.DataFrame:
+    """Return the required columns of a month's file, one row a trip, under the file's names.
 
     Raises:
-        DataError: as `check_footer`; also when the file is absent or its pages are damaged.
+        DataError: as `check_footer`; also when the file is missing or its pages are damaged.
     """
     path = Path(path)
     with open_parquet(path) as parquet:
-        names = [*check_columns(parquet, path, columns, cab)]
+        names = [*check_columns(parquet, path, cab)]
         with name_damage(path):
             trips: pd.DataFrame = parquet.read(columns=names).to_pandas()
     return trips
@@ -295,7 +297,10 @@ def reduce_trips(
 
     def clean(lane: int, chunks: Iterator[Raw]) -> Iterator[Trips]:
         for raw in chunks:
-            trips, funnel = clean_trips(raw, month)
+            try:
+                trips, funnel = clean_trips(raw, month)
+            except DataError as error:
+                raise error.about(path) from error
             funnels[lane].append(funnel)
             yield trips
 
@@ -308,13 +313,8 @@ def reduce_trips(
             failed.set()
             raise
 
-    try:
-        with ThreadPoolExecutor(LANES) as threads:
-            results = list(threads.map(run, range(LANES), _deal(_read_chunks(path, cab), failed)))
-    except DataError as error:
-        if str(error).startswith(str(path)):
-            raise
-        raise DataError(f"{path}: {error} Choose another month, or fetch it again.") from error
+    with ThreadPoolExecutor(LANES) as threads:
+        results = list(threads.map(run, range(LANES), _deal(_read_chunks(path, cab), failed)))
     first, *others = [funnel for lane in funnels for funnel in lane] or [_count_nothing(month)]
     total = sum(others, first)
     check_funnel(path, total, thresholds)
@@ -332,7 +332,7 @@ def _count_nothing(month: Month | None) -> RowFunnel:
 
 def _read_chunks(path: Path, cab: Cab | None) -> Iterator[Raw]:
     with open_parquet(path) as parquet:
-        matched = check_columns(parquet, path, KINDS, cab)
+        matched = check_columns(parquet, path, cab)
         for batch in read_batches(parquet, path, [*matched]):
             with name_damage(path):
                 chunk = {name: convert_column(batch[name], ours) for name, ours in matched.items()}
@@ -359,7 +359,8 @@ def read_batches(
     if missing:
         raise DataError(
             f"{path} is damaged: it claims {parquet.metadata.num_rows:,} rows and has "
-            f"{parquet.metadata.num_rows - missing:,}. {remedy}"
+            f"{parquet.metadata.num_rows - missing:,}",
+            remedy,
         )
 
 

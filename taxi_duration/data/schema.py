@@ -110,7 +110,7 @@ KINDS = {ours: column.kind for ours, column in CABS["green"].required.items()}
 
 
 def get_cab(name: str) -> Cab:
-    """Look a cab type up by name.
+    """Return the cab type of that name.
 
     Raises:
         InputError: the name is not one of `CABS`; the message offers the nearest one.
@@ -119,25 +119,25 @@ def get_cab(name: str) -> Cab:
         return CABS[name]
     known = " or ".join(CABS)
     if name in UNUSABLE:
-        raise InputError(f"cab {name!r} cannot be used: {UNUSABLE[name]}; give {known}.")
+        raise InputError(f"cab {name!r} cannot be used: {UNUSABLE[name]}", f"give {known}")
     close = difflib.get_close_matches(name.lower(), CABS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"give {known}."
-    raise InputError(f"cab {name!r} is not a cab type; {hint}")
+    hint = f"did you mean {close[0]!r}?" if close else f"give {known}"
+    raise InputError(f"cab {name!r} is not a cab type", hint)
 
 
 def check_month(cab: Cab, month: Month) -> None:
     """Refuse a month for which the TLC has no usable file of this cab type."""
     if month < cab.first_month:
         raise InputError(
-            f"{cab.name} month {month} cannot be used: {cab.first_month_reason}; "
-            f"give {cab.first_month} or later."
+            f"{cab.name} month {month} cannot be used: {cab.first_month_reason}",
+            f"give {cab.first_month} or later",
         )
 
 
 def match_columns(
     available: Sequence[str], wanted: Iterable[str], cab: Cab | None = None
 ) -> dict[str, str]:
-    """Find the raw columns that hold the wanted ones, whatever their case.
+    """Return the raw columns that hold the wanted ones, whatever their case.
 
     Args:
         available: column names as a file or frame has them.
@@ -148,7 +148,7 @@ def match_columns(
         Raw name -> our name.
 
     Raises:
-        DataError: a wanted column is absent, or there more than once.
+        DataError: a wanted column is missing, or there is more than one of it.
     """
     cabs = [cab] if cab else list(CABS.values())
     by_lower_case: dict[str, list[str]] = {}
@@ -163,12 +163,12 @@ def match_columns(
         found = next((by_lower_case[name] for name in known if name in by_lower_case), [])
         if len(found) > 1:
             shown = ", ".join(map(shorten_name, found))
-            raise DataError(f"columns {shown} are the same column: keep one of them.")
+            raise DataError(f"columns {shown} are the same column", "keep one of them")
         if not found:
+            shown = ", ".join(map(shorten_name, available[:MOST_NAMED])) or "none"
+            more = ", ..." if len(available) > MOST_NAMED else ""
             raise DataError(
-                f"column {' or '.join(names)} is missing; the columns are "
-                f"{', '.join(map(shorten_name, available[:MOST_NAMED])) or 'none'}"
-                f"{', ...' if len(available) > MOST_NAMED else ''}."
+                f"column {' or '.join(names)} is missing", f"the columns are {shown}{more}"
             )
         matched[found[0]] = ours
     return matched
@@ -179,12 +179,12 @@ MOST_NAMED = 40
 
 
 def shorten_name(name: str) -> str:
-    """A column's name as a message can hold it, whatever is in it."""
+    """Return a column's name, quoted and cut where it would spoil a message."""
     return name if name.isprintable() and len(name) <= 60 else f"{name[:60]!r}"
 
 
 def describe_drift(types: Mapping[str, str], cab: Cab) -> tuple[str, ...]:
-    """Say in which harmless ways columns differ from all that the TLC has published so far.
+    """Return the harmless ways in which columns differ from all that the TLC has published.
 
     Args:
         types: name of each column -> Arrow's name of its type.

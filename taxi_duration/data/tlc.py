@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -17,25 +17,26 @@ from taxi_duration.data.cache import Delivery, Sidecar, find_month, has_sidecar,
 from taxi_duration.data.month import Month, newest_published
 from taxi_duration.data.parquet import MonthFile, check_footer
 from taxi_duration.data.schema import Cab
-from taxi_duration.data.transfer import Progress, Transfer, shut_at_deadline
+from taxi_duration.data.transfer import Progress, Transfer
 from taxi_duration.errors import (
+    PASSING_STATUSES,
     DataError,
     InputError,
     SourceError,
     TransientSourceError,
+    describe,
     hide_credentials,
 )
 from taxi_duration.files import check_directory, check_writable
 from taxi_duration.settings import TlcSettings, TransferSettings, read_settings
 
-TRANSIENT_STATUSES = frozenset({408, 425, 429, *range(500, 600)})
 MOST_REDIRECTS = 3
 RECENT_MONTHS = 3
 """Publication is late by a month or two at times: until then, 403 is taken for "not yet"."""
 
 
 def month_url(cab: Cab, month: Month, settings: TlcSettings) -> str:
-    """The address of a month's file at the TLC, or at the operator's mirror."""
+    """Return the address of a month's file at the TLC, or at the operator's mirror."""
     return f"{settings.url}/{month.file_name(cab.name)}"
 
 
@@ -48,7 +49,7 @@ def check_months(
     *,
     validates: bool = True,
 ) -> None:
-    """Find out before any work what will stop a run: what is here and what can be had.
+    """Check, before any work, that each month is on the disk or can be downloaded.
 
     Args:
         validates: whether the last month validates a model that is trained on those before it.
@@ -56,7 +57,7 @@ def check_months(
     Raises:
         InputError: a month that is not in `directory` cannot have been published by `today`, or
             `directory` cannot take it, or a setting is wrong.
-        DataError: a month is absent and `offline` is set, or its file is no month of this cab.
+        DataError: a month is missing and `offline` is set, or its file is no month of this cab.
     """
     check_directory(directory, "data directory")
     settings, _ = read_settings(TlcSettings), read_settings(TransferSettings)
@@ -76,9 +77,9 @@ def check_months(
                 else f"Give {newest} or earlier"
             )
             raise InputError(
-                f"{cab.name} month {month} is not published yet: expect it by "
-                f"{month.published_by}. {other}, or place {month.file_name(cab.name)} in "
-                f"{directory}."
+                f"{cab.name} month {month} is not published yet",
+                f"expect it by {month.published_by}. {other}, or place "
+                f"{month.file_name(cab.name)} in {directory}",
             )
         if offline:
             raise describe_missing(cab, month, directory, settings)
@@ -108,13 +109,13 @@ def locate_month(
     *,
     fresh: bool = False,
 ) -> MonthFile:
-    """Have a month in `directory`: a file of the user's, or the TLC's as it is published now.
+    """Return the month's file in `directory`: the user's own, or the TLC's as published now.
 
     Args:
         fresh: as in `obtain_month`.
 
     Raises:
-        DataError: it is absent and `offline` is set; or it is not what was downloaded, or not
+        DataError: it is missing and `offline` is set; or it is not what was downloaded, or not
             a month of this cab type.
         TransientSourceError: the server failed in a way worth a retry.
         SourceError: the server refused.
@@ -129,11 +130,11 @@ def locate_month(
 
 
 def describe_missing(cab: Cab, month: Month, directory: Path, settings: TlcSettings) -> DataError:
-    """The error for a month that is not on the disk when the network may not be used."""
+    """Return the error for a month that is not on the disk when the network may not be used."""
     return DataError(
-        f"{directory / month.file_name(cab.name)} is missing and offline is set: download "
-        f"{hide_credentials(month_url(cab, month, settings))} and place it there, or run without "
-        "offline."
+        f"{directory / month.file_name(cab.name)} is missing and offline is set",
+        f"download {hide_credentials(month_url(cab, month, settings))} and place it there, or run "
+        "without offline",
     )
 
 
@@ -160,18 +161,26 @@ class Tlc:
             SourceError: any other refusal, a redirect to another host, or a file too large.
         """
         begun = time.monotonic()
-        # Unencoded, so that Content-Length counts the bytes that are written.
-        headers = {"Accept-Encoding": "identity"}
-        if known is not None and known.etag and known.etag.isascii():
-            headers["If-None-Match"] = known.etag
-        with self._named_errors(begun), self._ask(headers) as response:
+        etag = known.etag if known is not None and known.etag.isascii() else ""
+        with self._ask("GET", {"If-None-Match": etag} if etag else {}) as response:
             if known is not None and response.status_code == httpx.codes.NOT_MODIFIED:
                 return None
             self._check_status(response)
-            return self._receive(response, target, begun)
+            headers = response.headers
+            encoding = headers.get("content-encoding", "identity").lower()
+            if encoding != "identity":
+                raise SourceError(
+                    f"{self.address} sent a body encoded as {encoding}, which was not asked for",
+                    "check TAXI_DURATION_TLC_URL",
+                )
+            promised = int(headers["content-length"]) if "content-length" in headers else None
+            transfer = Transfer(self.address, self.transfer_settings, begun, self.report)
+            sha256 = transfer.receive(response.iter_raw(), promised, target)
+        etag, modified = (headers.get(name, "") for name in ("etag", "last-modified"))
+        return Delivery(etag, modified, target.stat().st_size, sha256)
 
     def ask_size(self) -> int | None:
-        """Ask whether the month is there, in one small request.
+        """Ask whether the month is published, in one small request.
 
         Returns:
             Its size in bytes; None if the server does not say.
@@ -179,51 +188,72 @@ class Tlc:
         Raises:
             TransientSourceError, SourceError: as `fetch`.
         """
-        headers = {"Accept-Encoding": "identity"}
-        with self._named_errors(time.monotonic()), self._ask(headers, "HEAD") as response:
+        with self._ask("HEAD") as response:
             self._check_status(response)
             length = response.headers.get("content-length", "")
             return int(length) if length.isascii() and length.isdigit() else None
 
     @contextmanager
-    def _ask(self, headers: dict[str, str], method: str = "GET") -> Iterator[httpx.Response]:
-        """Follow redirects, within one allowed host only."""
+    def _ask(self, method: str, headers: dict[str, str] | None = None) -> Iterator[httpx.Response]:
+        """Send a request and yield the answer, having followed redirects within one host."""
         limits = self.transfer_settings
-        timeout = httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds)
-        url = httpx.URL(month_url(self.cab, self.month, self.settings))
-        with (
-            _open_client(timeout, headers) as client,
-            shut_at_deadline(limits.deadline_seconds) as trace,
-        ):
-            for _ in range(1 + MOST_REDIRECTS):
-                with client.stream(method, url, extensions={"trace": trace}) as response:
-                    if response.next_request is None:
-                        yield response
-                        return
-                    target = response.next_request.url
-                if (target.scheme, target.netloc) != (url.scheme, url.netloc):
-                    raise SourceError(
-                        f"{self.address} redirects to {hide_credentials(str(target))}, which is "
-                        "another host and was not asked: check TAXI_DURATION_TLC_URL."
-                    )
-                url = target
-        raise SourceError(f"{self.address} redirects more than {MOST_REDIRECTS} times.")
+        try:
+            with (
+                _open_client(limits, self._check_host) as client,
+                client.stream(
+                    method,
+                    month_url(self.cab, self.month, self.settings),
+                    # Unencoded, so that Content-Length counts the bytes that are written.
+                    headers={"Accept-Encoding": "identity", **(headers or {})},
+                ) as response,
+            ):
+                yield response
+        except httpx.TooManyRedirects as error:
+            raise SourceError(
+                f"{self.address} redirects more than {MOST_REDIRECTS} times",
+                "check TAXI_DURATION_TLC_URL",
+            ) from error
+        except httpx.InvalidURL as error:
+            raise SourceError(
+                f"{self.address} is not an address ({error})", "set TAXI_DURATION_TLC_URL"
+            ) from error
+        except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise SourceError(
+                    f"{self.address} does not prove who it is ({error})",
+                    "check the network, or name the authority that vouches for a mirror in "
+                    "SSL_CERT_FILE",
+                ) from error
+            raise TransientSourceError(
+                f"{self.address} did not answer ({type(error).__name__}: {error})",
+                "check the network, or place the file in the data directory and run with offline",
+            ) from error
+
+    def _check_host(self, request: httpx.Request) -> None:
+        """Refuse a redirect to another scheme or host before it is followed."""
+        source, target = httpx.URL(month_url(self.cab, self.month, self.settings)), request.url
+        if (target.scheme, target.netloc) != (source.scheme, source.netloc):
+            raise SourceError(
+                f"{self.address} redirects to {hide_credentials(str(target))}, which is another "
+                "host and was not asked",
+                "check TAXI_DURATION_TLC_URL",
+            )
 
     def _check_status(self, response: httpx.Response) -> None:
         status = response.status_code
         if status == httpx.codes.OK:
             return
-        message = f"{self.address} answered {status} {response.reason_phrase}"
-        if status in TRANSIENT_STATUSES:
+        problem = f"{self.address} answered {status} {response.reason_phrase}"
+        if status in PASSING_STATUSES:
+            longest = self.transfer_settings.longest_wait_seconds
             raise TransientSourceError(
-                f"{message}: the server is busy or failing; try again later.",
-                wait_seconds=min(
-                    _read_wait(response.headers), self.transfer_settings.longest_wait_seconds
-                ),
+                f"{problem}: the server is busy or failing",
+                "try again later",
+                wait_seconds=min(_read_wait(response.headers), longest),
             )
-        remedy = "choose another month, or place the file in the data directory."
+        remedy = "choose another month, or place the file in the data directory"
         if status == httpx.codes.FORBIDDEN:
-            # The TLC's server answers a month that is not there as it does a denied request.
+            # The TLC's server answers a missing month as it does a denied request.
             today = datetime.now(UTC).date()
             if today < self.month.published_by:
                 why = f"{self.month} is not published yet; expect it by {self.month.published_by}"
@@ -231,68 +261,36 @@ class Tlc:
                 why = f"{self.month} is not published yet, though it is due"
             else:
                 why = f"access to {self.month}, which should long be published, is denied"
-            raise SourceError(f"{message}: {why}; {remedy}")
+            raise SourceError(f"{problem}: {why}", remedy)
         if status == httpx.codes.NOT_FOUND:
-            raise SourceError(f"{message}: there is no such file; {remedy}")
-        raise SourceError(f"{message}: it should answer 200; check TAXI_DURATION_TLC_URL.")
-
-    def _receive(self, response: httpx.Response, target: Path, begun: float) -> Delivery:
-        encoding = response.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity":
-            raise SourceError(
-                f"{self.address} sent a body encoded as {encoding}, which was not asked for: "
-                "check TAXI_DURATION_TLC_URL."
-            )
-        transfer = Transfer(self.address, self.transfer_settings, begun, self.report)
-        length = response.headers.get("content-length")
-        promised = None if length is None else int(length)
-        sha256 = transfer.receive(response.iter_raw(), promised, target)
-        etag, modified = (response.headers.get(name, "") for name in ("etag", "last-modified"))
-        return Delivery(etag, modified, target.stat().st_size, sha256)
-
-    @contextmanager
-    def _named_errors(self, begun: float) -> Iterator[None]:
-        try:
-            yield
-        except httpx.InvalidURL as error:
-            raise SourceError(
-                f"{self.address} is not an address ({error}): set TAXI_DURATION_TLC_URL."
-            ) from error
-        except httpx.TransportError as error:
-            seconds, most = time.monotonic() - begun, self.transfer_settings.deadline_seconds
-            if seconds > most:
-                raise TransientSourceError(
-                    f"{self.address} took {seconds:.1f} s, which is more than the {most:g} of "
-                    "TAXI_DURATION_TRANSFER_DEADLINE_SECONDS: nothing was kept; try again."
-                ) from error
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise SourceError(
-                    f"{self.address} does not prove who it is ({error}): check the network, or "
-                    "name the authority that vouches for a mirror in SSL_CERT_FILE."
-                ) from error
-            raise TransientSourceError(
-                f"{self.address} did not answer ({type(error).__name__}: {error}): check the "
-                "network, or place the file in the data directory and run with offline."
-            ) from error
+            raise SourceError(f"{problem}: there is no such file", remedy)
+        raise SourceError(f"{problem}: it should answer 200", "check TAXI_DURATION_TLC_URL")
 
 
-def _open_client(timeout: httpx.Timeout, headers: dict[str, str]) -> httpx.Client:
-    """A client that trusts the authorities its operator names; InputError if they are not there.
+def _open_client(limits: TransferSettings, check: Callable[[httpx.Request], None]) -> httpx.Client:
+    """Return a client that trusts the authorities its operator names.
 
-    Otherwise what the operating system says of them would be taken for the data directory's.
+    Raises:
+        InputError: `SSL_CERT_FILE` holds none. The operating system's words for that would be
+            taken for the data directory's.
     """
     try:
-        return httpx.Client(timeout=timeout, headers=headers)
+        return httpx.Client(
+            timeout=httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds),
+            follow_redirects=True,
+            max_redirects=MOST_REDIRECTS,
+            event_hooks={"request": [check]},
+        )
     except OSError as error:
-        authorities = os.environ.get("SSL_CERT_FILE", "")
         raise InputError(
-            f"SSL_CERT_FILE is {authorities!r}, which holds no certificates that can be read "
-            f"({error.strerror or error}): correct or unset it."
+            f"SSL_CERT_FILE is {os.environ.get('SSL_CERT_FILE', '')!r}, which holds no "
+            f"certificates that can be read ({describe(error)})",
+            "correct or unset it",
         ) from error
 
 
 def _read_wait(headers: httpx.Headers) -> float:
-    """Seconds that Retry-After asks for, which it gives as such or as a date; 0 without it."""
+    """Return the seconds that Retry-After asks for, as a number or a date; 0 without it."""
     text = headers.get("retry-after", "")
     if text.isascii() and text.isdigit():
         return float(text)

@@ -236,13 +236,13 @@ def parse_term(name: str) -> Term:
         return Term(name, None, name)
     if number_name in NUMBERS and level_name == ABSORBED_LEVEL and name not in SPLIT_PAIR:
         raise InputError(
-            f"term {name!r} is a slope for each zone pair, which are too many: use "
-            f"{number_name}*PU or {number_name}*DO."
+            f"term {name!r} is a slope for each zone pair, which are too many",
+            f"use {number_name}*PU or {number_name}*DO",
         )
     if number_name in NUMBERS and (not star or level_name in LEVELS):
         return Term(name, number_name, level_name or None)
     raise InputError(
-        f"term {name!r} is unknown: use {', '.join([*LEVELS, *NUMBERS])}, or number*level."
+        f"term {name!r} is unknown", f"use {', '.join([*LEVELS, *NUMBERS])}, or number*level"
     )
 
 
@@ -272,19 +272,19 @@ class FeatureSet:
         for name in self.terms:
             parse_term(name)
             if self.terms.count(name) > 1:
-                raise InputError(f"term {name!r} is there twice: leave one out.")
+                raise InputError(f"term {name!r} is there twice", "leave one out")
         absorbed = [name for name in self.terms if parse_term(name).level_name == ABSORBED_LEVEL]
         if absorbed not in ([], ["PU_DO"], list(SPLIT_PAIR)):
             raise InputError(
-                f"terms {', '.join(absorbed)} do not go together: use PU_DO alone, or "
-                f"{' and '.join(SPLIT_PAIR)} in this order."
+                f"terms {', '.join(absorbed)} do not go together",
+                f"use PU_DO alone, or {' and '.join(SPLIT_PAIR)} in this order",
             )
         if not self.terms or not self.alphas:
-            raise InputError(f"feature set {self.name!r} needs at least one term and one alpha.")
+            raise InputError(f"feature set {self.name!r} lacks a term or an alpha", "give one")
         for alpha in self.alphas:
             check_alpha(alpha)
         if self.bounds and not self.bounds[0] < self.bounds[1]:
-            raise InputError(f"bounds {self.bounds} are none: give the lower one first.")
+            raise InputError(f"bounds {self.bounds} are none", "give the lower one first")
 
     @property
     def parsed(self) -> list[Term]:
@@ -319,8 +319,8 @@ def get_feature_set(name: str) -> FeatureSet:
     if name in FEATURE_SETS:
         return FEATURE_SETS[name]
     close = difflib.get_close_matches(str(name).lower(), FEATURE_SETS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"give {' or '.join(FEATURE_SETS)}."
-    raise InputError(f"feature set {name!r} is unknown; {hint}")
+    hint = f"did you mean {close[0]!r}?" if close else f"give {' or '.join(FEATURE_SETS)}"
+    raise InputError(f"feature set {name!r} is unknown", hint)
 
 
 def make_records(trips: Trips, features: FeatureSet) -> list[dict[str, Any]]:

@@ -120,7 +120,8 @@ class DurationModel:
             if unusable.any():
                 raise ModelError(
                     f"{np.count_nonzero(unusable):,} of {len(unusable):,} trips have no usable "
-                    f"{column}: drop or fill them before predicting."
+                    f"{column}",
+                    "drop or fill them before predicting",
                 )
         return self.predict_clean(trips)
 

@@ -137,9 +137,9 @@ def train_model(
         DataError: a file is missing, unreadable, leaves no trip or breaks the data contract.
     """
     if not paths:
-        raise InputError("paths is empty: give at least one month's file.")
+        raise InputError("paths is empty", "give at least one month's file")
     if isinstance(paths, (str, Path)):
-        raise InputError(f"paths is the single path {paths}: give a list of paths.")
+        raise InputError(f"paths is the single path {paths}", "give a list of paths")
     feature_set = get_feature_set(features) if isinstance(features, str) else features
     chosen = None if alpha is None else check_alpha(alpha)
     thresholds = read_settings(Thresholds)
@@ -161,7 +161,7 @@ def sum_window(features: FeatureSet, months: Sequence[Callable[[], list[Tables]]
         months: each gives what `tabulate` returns of a month; the latest last.
     """
     if not months:
-        raise InputError("the window is empty: give at least one month.")
+        raise InputError("the window is empty", "give at least one month")
     *others, last = months
     earlier: Tables | None = None
     for read in others:

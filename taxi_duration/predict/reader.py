@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,8 @@ import pyarrow.csv as pa_csv
 
 from taxi_duration.data.clean import Trips
 from taxi_duration.data.parquet import (
-    check_columns,
     convert_column,
+    find_columns,
     name_damage,
     open_parquet,
     read_batches,
@@ -27,17 +27,14 @@ from taxi_duration.data.schema import KINDS, MOST_NAMED, TIME, Cab, match_column
 from taxi_duration.errors import DataError, InputError
 
 NAIVE_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?)?$"
-"""A time as the TLC writes them, without a zone."""
+"""A time as the TLC writes it, without a zone."""
 
 NO_VALUES = pa.array(pa_csv.ConvertOptions().null_values)
 """Texts that say that a value is missing: the empty one, NA, null and the like."""
 
-FEW_TEXTS = 100
-"""So many of a chunk may be wrong, and no other right, where earlier chunks had right ones."""
-
 
 def read_texts(column: pa.Array, ours: str) -> npt.NDArray[Any]:
-    """Times or numbers that are written out; what says none is missing.
+    """Return the times or numbers that texts say; those that say none are missing.
 
     >>> read_texts(pa.array(["74", "74.5", "", "Queens"]), "pickup_zone")
     array([74. , 74.5,  nan,  nan])
@@ -49,63 +46,23 @@ def read_texts(column: pa.Array, ours: str) -> npt.NDArray[Any]:
     except pa.ArrowInvalid:
         pass
     if not is_time:
-        numbers: npt.NDArray[Any] = pd.to_numeric(texts.to_pandas(), errors="coerce").to_numpy(
-            float
-        )
-        return numbers
+        return np.asarray(pd.to_numeric(texts.to_pandas(), errors="coerce"), dtype=np.float64)
     # A time with a zone is another one than it says: the TLC's are New York's, and have none.
     naive = pc.if_else(pc.match_substring_regex(texts, NAIVE_TIME), texts, None)
     times = pd.to_datetime(naive.to_pandas(), format="ISO8601", errors="coerce")
     return np.asarray(times, dtype="datetime64[us]")
 
 
-class TextColumns:
-    """Reads a file's columns of text, chunk after chunk.
-
-    A wrong value among right ones is missing. Where not one is right, the whole column is written
-    otherwise than it can be read, and predictions of it would all be missing.
-
-    Args:
-        matched: the file's name of each column -> ours.
-        needed: our names of those without which there is no prediction.
-        problems: what is to be said of the others is added to it.
-    """
-
-    def __init__(
-        self, path: Path, matched: Mapping[str, str], needed: Iterable[str], problems: list[str]
-    ) -> None:
-        self._path, self._needed, self._problems = path, {*needed}, problems
-        self._names = {ours: name for name, ours in matched.items()}
-        self._right: set[str] = set()
-        """Of which a value was read."""
-
-    def read(self, column: pa.Array, ours: str) -> npt.NDArray[Any]:
-        """As `read_texts`.
-
-        Raises:
-            DataError: the column is needed, and no value of it is right.
-        """
-        values = read_texts(column, ours)
-        if not pd.isna(values).all():
-            self._right.add(ours)
-            return values
-        texts = column.filter(pc.invert(pc.is_in(column, NO_VALUES)))
-        if len(texts) > (FEW_TEXTS if ours in self._right else 0):
-            problem = self._describe(ours, texts[0].as_py())
-            if ours in self._needed:
-                raise DataError(f"{self._path}: {problem}.")
-            if not self._problems:
-                self._problems.append(problem)
-        return values
-
-    def _describe(self, ours: str, example: str) -> str:
-        what, remedy = "number", "write numbers as 1234.5"
-        if KINDS[ours] == TIME:
-            what, remedy = "time", "write times as 2023-01-31 08:30:00, without a zone"
-        return (
-            f"column {shorten_name(self._names[ours])} holds values such as "
-            f"{example[:60]!r}, and none that can be read as a {what}: {remedy}"
-        )
+def describe_unreadable(texts: pa.Array, name: str, ours: str) -> DataError:
+    """Return the error for a column of texts of which none can be read."""
+    what, remedy = "number", "write numbers as 1234.5"
+    if KINDS[ours] == TIME:
+        what, remedy = "time", "write times as 2023-01-31 08:30:00, without a zone"
+    return DataError(
+        f"column {shorten_name(name)} holds values such as {texts[0].as_py()[:60]!r}, and none "
+        f"that can be read as a {what}",
+        remedy,
+    )
 
 
 PARQUET, CSV = ".parquet", ".csv"
@@ -117,7 +74,7 @@ BUFFER_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
 """Read at a time of a CSV file, of which Arrow holds dozens; no row may be longer."""
 
-CHECK_FILE = "Check where it came from, and make it again."
+CHECK_FILE = "check where it came from, and make it again"
 
 
 class Chunk(NamedTuple):
@@ -148,7 +105,7 @@ class TripSource:
 
 
 def check_suffix(path: Path, what: str) -> str:
-    """Say what a file's name says it is.
+    """Return the suffix of a file of trips.
 
     Args:
         what: what the user calls it, for the message.
@@ -159,8 +116,8 @@ def check_suffix(path: Path, what: str) -> str:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(
-            f"{what} {path} has {f'suffix {path.suffix}' if suffix else 'no suffix'}: give a file "
-            f"that ends in {' or '.join(SUFFIXES)}."
+            f"{what} {path} has {(f'suffix {path.suffix}' if suffix else 'no suffix')}",
+            f"give a file that ends in {' or '.join(SUFFIXES)}",
         )
     return suffix
 
@@ -177,7 +134,7 @@ def check_input(path: Path) -> str:
     suffix = check_suffix(path, "input")
     if not path.is_file():
         problem = "is no file" if path.exists() else "does not exist"
-        raise InputError(f"input {path} {problem}: give a file of trips, or a month as YYYY-MM.")
+        raise InputError(f"input {path} {problem}", "give a file of trips, or a month as YYYY-MM")
     return suffix
 
 
@@ -208,11 +165,12 @@ def _open_parquet(
     options: dict[str, Any] = {"buffer_size": BUFFER_BYTES, "pre_buffer": False}
     with open_parquet(path, CHECK_FILE, **options) as parquet:
 
-        def check(columns: Iterable[str]) -> dict[str, str]:
-            return check_columns(parquet, path, columns, cab, is_month=False)
+        def find(columns: Iterable[str]) -> dict[str, str]:
+            return find_columns(parquet, columns, cab, is_month=False)
 
-        matched, problems = _match(check, needed, path)
-        schema = parquet.schema_arrow
+        with name_damage(path, remedy=CHECK_FILE):
+            matched, problems = _match(find, needed, path)
+            schema = parquet.schema_arrow
         _check_id(path, schema.names, id_column)
         columns = list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
 
@@ -242,45 +200,58 @@ def _open_csv(
     with start([]) as header, name_damage(path, "cannot be read as CSV", CHECK_FILE):
         names = header.schema.names
 
-    def check(columns: Iterable[str]) -> dict[str, str]:
-        try:
-            return match_columns(names, columns, cab)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from error
-
-    matched, problems = _match(check, needed, path)
+    matched, problems = _match(lambda columns: match_columns(names, columns, cab), needed, path)
     _check_id(path, names, id_column)
     columns = list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
 
     def read() -> Iterator[Chunk]:
-        texts = TextColumns(path, matched, needed, problems)
-        return _make_chunks(path, _read_csv(path, start(columns)), matched, id_column, texts.read)
+        names, readable = {ours: name for name, ours in matched.items()}, set[str]()
+
+        def convert(column: pa.Array, ours: str) -> npt.NDArray[Any]:
+            # A wrong value among right ones is missing. Where none has been right so far, the
+            # column is written otherwise than it can be read.
+            values = read_texts(column, ours)
+            if ours not in readable and not pd.isna(values).all():
+                readable.add(ours)
+            texts = column.filter(pc.invert(pc.is_in(column, NO_VALUES)))
+            if ours not in readable and len(texts):
+                error = describe_unreadable(texts, names[ours], ours)
+                if ours in needed:
+                    raise error.about(path)
+                if not problems:
+                    problems.append(error.problem)
+            return values
+
+        return _make_chunks(path, _read_csv(path, start(columns)), matched, id_column, convert)
 
     id_type = pa.string() if id_column else pa.int64()
     yield TripSource(path, None, id_type, not problems, problems, read)
 
 
 def _match(
-    check: Callable[[Iterable[str]], dict[str, str]], needed: list[str], path: Path
+    find: Callable[[Iterable[str]], dict[str, str]], needed: list[str], path: Path
 ) -> tuple[dict[str, str], list[str]]:
-    """The needed columns and those that tell a trip's duration; or why these cannot be read."""
-    matched, problems = check(needed), list[str]()
+    """Return the needed columns and those that tell a trip's duration; or why these are missing."""
+    try:
+        matched = find(needed)
+    except DataError as error:
+        raise error.about(path) from error
+    others, problems = dict(matched), list[str]()
     for ours in KINDS:
         try:
-            matched |= check([ours])
+            others |= find([ours])
         except DataError as error:
-            said = str(error).removeprefix(f"{path}: ").split("; the columns are ")[0]
-            problems.append(said.rstrip("."))
-    return (check(needed) if problems else matched), problems
+            problems.append(error.problem)
+    return (matched if problems else others), problems
 
 
 def _check_id(path: Path, names: list[str], id_column: str | None) -> None:
     if id_column is None or names.count(id_column) == 1:
         return
     if id_column in names:
-        raise InputError(f"id column {id_column!r} is in {path} more than once: name another.")
+        raise InputError(f"id column {id_column!r} is in {path} more than once", "name another")
     shown = ", ".join(map(shorten_name, names[:MOST_NAMED]))
-    raise InputError(f"id column {id_column!r} is not in {path}, whose columns are {shown}.")
+    raise InputError(f"id column {id_column!r} is not in {path}", f"its columns are {shown}")
 
 
 def _read_csv(path: Path, reader: pa_csv.CSVStreamingReader) -> Iterator[pa.RecordBatch]:

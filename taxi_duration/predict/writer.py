@@ -39,14 +39,16 @@ def check_output(output: Path) -> Path:
     """
     check_suffix(output, "output")
     if output.is_dir():
-        raise InputError(f"output {output} is a directory: name a file in it.")
+        raise InputError(f"output {output} is a directory", "name a file in it")
     if output.exists() and not output.is_file():
-        raise InputError(f"output {output} is a pipe or a device: name a file.")
+        raise InputError(f"output {output} is a pipe or a device", "name a file")
     if not output.is_symlink():
         return output
     target = Path(os.path.realpath(output))
     if target.is_symlink():
-        raise InputError(f"output {output} is a link that leads back to itself: name another file.")
+        raise InputError(
+            f"output {output} is a link that leads back to itself", "name another file"
+        )
     return target
 
 
@@ -59,7 +61,7 @@ def check_apart(output: Path, source: Path) -> None:
     are_there = output.exists() and source.exists()
     is_same = os.path.realpath(output) == os.path.realpath(source)
     if is_same or (are_there and output.samefile(source)):
-        raise InputError(f"output {output} is the input itself: name another file.")
+        raise InputError(f"output {output} is the input itself", "name another file")
 
 
 def check_schema(schema: pa.Schema, output: Path) -> None:
@@ -74,8 +76,8 @@ def check_schema(schema: pa.Schema, output: Path) -> None:
             writer.write_table(schema.empty_table())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise InputError(
-            f"the id column holds {schema.field('id').type}, which {suffix} cannot: name another "
-            "column."
+            f"the id column holds {schema.field('id').type}, which {suffix} cannot",
+            "name another column",
         ) from error
 
 

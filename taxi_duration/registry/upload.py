@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import time
-from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,8 @@ import httpx
 from botocore.exceptions import ClientError
 from prefect_aws import S3Bucket
 
-from taxi_duration.data.bucket import make_key, named_errors, read_status
-from taxi_duration.data.transfer import Transfer, read_as_it_comes
+from taxi_duration.data.bucket import make_key, named_errors, read_chunks, read_status
+from taxi_duration.data.transfer import Transfer
 from taxi_duration.errors import ModelError, TransientSourceError
 from taxi_duration.files import stage
 from taxi_duration.model.directory import FILES, MANIFEST_FILE, verify_model
@@ -27,11 +27,12 @@ POINTER_FILE = "latest.json"
 
 
 def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
-    """Upload a model directory and read it back; then point `latest.json` beside it there.
+    """Upload a model directory, then point `latest.json` beside it there.
 
     As on the disk, the first to write stays: a model that is whole in the bucket, even if it
-    differs in its last digits, is only pointed to. Else the manifest is put last, so that a model
-    cut off in uploading is none, and the pointer after all were found to be as they are here.
+    differs in its last digits, is only pointed to. Otherwise the manifest is put after the other
+    files, so that an interrupted upload is no model, and the pointer after the manifest. Each
+    file is sent with its sha256, which S3 compares with the bytes that arrived.
 
     Args:
         directory: as `save_model` returned it, `.../<cab>/<month>-<id>`.
@@ -41,44 +42,39 @@ def upload_model(bucket: S3Bucket, prefix: str, directory: Path) -> str:
 
     Raises:
         ModelError: the directory is not whole.
-        TransientSourceError, SourceError: as `locate_month`; also when what was uploaded does not
-            read back the same.
+        TransientSourceError, SourceError: as `locate_month`; also when the server's checksum of
+            what arrived is another.
     """
     verify_model(directory)
-    settings = read_settings(TransferSettings)
     cab, name = directory.parent.name, directory.name
     folder = make_key(bucket, prefix, cab)
     location = f"s3://{bucket.bucket_name}/{folder}/{name}"
     with named_errors(location):
         client = bucket.credentials.get_s3_client()
-        above = _Folder(client, bucket.bucket_name, folder, settings)
-        place = _Folder(client, bucket.bucket_name, f"{folder}/{name}", settings)
+        above = _Folder(client, bucket.bucket_name, folder)
+        place = _Folder(client, bucket.bucket_name, f"{folder}/{name}")
         manifest = _read_whole_manifest(place, directory)
         if manifest is None:
-            contents = {file: (directory / file).read_bytes() for file in (*FILES, MANIFEST_FILE)}
-            place.put(contents)
-            manifest = contents[MANIFEST_FILE]
+            for file in FILES:
+                place.put(file, (directory / file).read_bytes())
+            manifest = (directory / MANIFEST_FILE).read_bytes()
+            place.put(MANIFEST_FILE, manifest)
         pointer = {"model": name, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
-        above.put({POINTER_FILE: json.dumps(pointer, indent=2).encode() + b"\n"})
+        above.put(POINTER_FILE, json.dumps(pointer, indent=2).encode() + b"\n")
     return location
 
 
 def _read_whole_manifest(place: _Folder, directory: Path) -> bytes | None:
-    """The manifest in the bucket, if all that it names is there with it and agrees."""
-    found: dict[str, bytes] = {}
-    for file in (MANIFEST_FILE, *FILES):
-        content = place.get(file)
-        if content is None:
-            return None
-        found[file] = content
+    """Return the manifest in the bucket, if all files that it names are there and agree."""
     with stage(directory.parent, directory.name) as copy:
-        for file, content in found.items():
-            (copy / file).write_bytes(content)
+        for file in (MANIFEST_FILE, *FILES):
+            if not place.get(file, copy / file):
+                return None
         try:
             verify_model(copy)
         except ModelError:
             return None
-    return found[MANIFEST_FILE]
+        return (copy / MANIFEST_FILE).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -88,30 +84,34 @@ class _Folder:
     client: Any
     bucket: str
     prefix: str
-    settings: TransferSettings
 
-    def put(self, contents: Mapping[str, bytes]) -> None:
-        """Put files one after another; then read all of them back."""
-        for file, content in contents.items():
-            self.client.put_object(**self._locate(file), Body=content)
-        for file, content in contents.items():
-            if self.get(file) != content:
-                raise TransientSourceError(
-                    f"s3://{self.bucket}/{self.prefix}/{file} does not read back as it was "
-                    "uploaded: another run is writing there, or the server loses bytes; try again."
-                )
+    def put(self, file: str, content: bytes) -> None:
+        """Put a file, its sha256 with it."""
+        sha256 = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        answer = self.client.put_object(
+            **self._locate(file), Body=content, ChecksumAlgorithm="SHA256", ChecksumSHA256=sha256
+        )
+        # Some servers, such as rclone's, ignore checksums and answer none.
+        if answer.get("ChecksumSHA256", sha256) != sha256:
+            raise TransientSourceError(
+                f"s3://{self.bucket}/{self.prefix}/{file} did not arrive as it was sent",
+                "try again",
+            )
 
-    def get(self, file: str) -> bytes | None:
-        address, begun = f"s3://{self.bucket}/{self.prefix}/{file}", time.monotonic()
+    def get(self, file: str, target: Path) -> bool:
+        """Download a file; return False if it is missing."""
+        begun = time.monotonic()
         try:
             found = self.client.get_object(**self._locate(file))
         except ClientError as error:
             if read_status(error) != httpx.codes.NOT_FOUND:
                 raise
-            return None
+            return False
+        address = f"s3://{self.bucket}/{self.prefix}/{file}"
+        transfer = Transfer(address, read_settings(TransferSettings), begun)
         with closing(found["Body"]) as body:
-            transfer = Transfer(address, self.settings, begun)
-            return b"".join(transfer.watch(read_as_it_comes(body)))
+            transfer.receive(read_chunks(body), found.get("ContentLength"), target)
+        return True
 
     def _locate(self, file: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": f"{self.prefix}/{file}"}

@@ -93,7 +93,7 @@ class ExactRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         else:
             origin = self.fitted_.origin
             if not np.array_equal(one_hot, self.fitted_.one_hot):
-                raise InputError("one_hot is not what it was at the first rows: call fit instead.")
+                raise InputError("one_hot is not what it was at the first rows", "call fit instead")
             if is_sparse and origin.any():
                 matrix, is_sparse = matrix.toarray(), False
         moved = matrix if is_sparse else matrix - origin
@@ -137,7 +137,9 @@ def _mark_one_hot(matrix: Any, columns: npt.ArrayLike | None) -> npt.NDArray[np.
         return one_hot
     indices = np.asarray(columns)
     if not np.isin(indices, np.arange(len(one_hot))).all():
-        raise InputError(f"one_hot {indices} are no columns of {len(one_hot)}: give their indices.")
+        raise InputError(
+            f"one_hot {indices} are no columns of {len(one_hot)}", "give their indices"
+        )
     one_hot[indices.astype(np.intp)] = True
     values = sparse.csr_matrix(matrix[:, np.flatnonzero(one_hot)])
     values.eliminate_zeros()
@@ -146,7 +148,8 @@ def _mark_one_hot(matrix: Any, columns: npt.ArrayLike | None) -> npt.NDArray[np.
         row = int(counts.argmax())
         raise InputError(
             f"one_hot names columns that are not one categorical: row {row} is not zero in "
-            f"{counts[row]} of them; leave some out."
+            f"{counts[row]} of them",
+            "leave some out",
         )
     return one_hot
 

@@ -35,7 +35,7 @@ def check_alpha(alpha: float) -> float:
     """
     is_number = isinstance(alpha, Real) and not isinstance(alpha, bool)
     if not is_number or not np.isfinite(alpha) or alpha < 0:
-        raise InputError(f"alpha {alpha} is not a penalty: give a finite number of at least 0.")
+        raise InputError(f"alpha {alpha} is not a penalty", "give a finite number of at least 0")
     return float(alpha)
 
 

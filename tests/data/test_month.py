@@ -16,8 +16,8 @@ months = st.builds(Month, st.integers(2020, 2100), st.integers(1, 12))
     [
         (2023, 0, "month 0 is not a month: give a number from 1 to 12."),
         (2023, 13, "month 13 is not a month"),
-        (21, 1, "year 21 has no trip records: they begin in 2009; did you mean 2021?"),
-        (2008, 12, "year 2008 has no trip records: they begin in 2009; give a later one."),
+        (21, 1, "year 21 has no trip records: they begin in 2009: did you mean 2021?"),
+        (2008, 12, "year 2008 has no trip records: they begin in 2009: give a later one."),
         (2023, True, "month True is not a whole number"),
         (2023.0, 1, "year 2023.0 is not a whole number"),
     ],
@@ -32,7 +32,7 @@ def test_what_is_no_month_is_refused(year: int, month: int, message: str) -> Non
     "text", ["2023-1", "2023-001", "23-01", "2023/01", " 2023-01", "2023-1_", ""]
 )
 def test_only_four_and_two_digits_parse(text: str) -> None:
-    with pytest.raises(InputError, match=r"is not of the form YYYY-MM, such as 2023-01"):
+    with pytest.raises(InputError, match=r"is not of the form YYYY-MM: give one such as 2023-01"):
         Month.parse(text)
 
 

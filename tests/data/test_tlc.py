@@ -132,10 +132,10 @@ def test_bytes_are_reported_as_they_arrive(tlc: Tlc, month: bytes, data: Path) -
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("TLC_URL", "not an address", r"TLC_URL is 'not an address': it is no https address; c"),
+        ("TLC_URL", "not an address", r"TLC_URL is 'not an address': it is no https address: c"),
         ("TLC_URL", "http://127.0.0.1/x", r"is 'http://127.0.0.1/x': it is no https address"),
         ("TLC_URL", "ftp://u:SECRET@127.0.0.1", r"is 'ftp://127.0.0.1': it is no https address"),
-        ("TLC_URL", "https://[::1", "TLC_URL is 'https://.*Invalid IPv6 URL; correct or unset it"),
+        ("TLC_URL", "https://[::1", "TLC_URL is 'https://.*Invalid IPv6 URL: correct or unset it"),
         ("TLC_URL", "https://elsewhere/x", r"its host is not among the allowed ones \(127.0.0.1\)"),
         (
             "TLC_HOSTS",

@@ -257,8 +257,8 @@ ZONED = "the TLC's have no time zone; convert them to New York's time and drop t
     ("trips", "said"),
     [
         ([], "the list of trips is empty: give at least one."),
-        ([{}], "column trip_distance is missing; the columns are none."),
-        ([{"PULocationID": 74}], "column trip_distance is missing; the columns are PULocationID."),
+        ([{}], "column trip_distance is missing: the columns are none."),
+        ([{"PULocationID": 74}], "column trip_distance is missing: the columns are PULocationID."),
         ([TRIP, {}], "1 of 2 trips have no usable distance_miles: drop or fill them before"),
         ([{**TRIP, "PULocationID": None}], "1 of 1 trips have no usable pickup_zone: drop"),
         ([{**TRIP, "DOLocationID": 74.5}], "1 of 1 trips have no usable dropoff_zone: drop"),

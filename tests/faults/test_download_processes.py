@@ -206,7 +206,7 @@ def expect_full_disk(tlc: Tlc, data: Path) -> None:
         assert child.end() == 0
     assert type(error) is StorageError
     assert str(error) == (
-        f"{data / FILE} cannot be written (File too large): free space on its disk, give yourself "
+        f"writing {data / FILE} failed (File too large): free space on its disk, give yourself "
         "permission, or name another directory. Nothing was left half-written."
     )
 
@@ -291,6 +291,6 @@ def test_read_only_directory_without_the_month(
     directory = read_only()
     error = locate_unprivileged(tlc, directory)
     assert type(error) is StorageError
-    assert str(error).startswith(f"{directory / FILE} cannot be written (Permission denied): free")
+    assert str(error).startswith(f"locking {directory / FILE} failed (Permission denied): free")
     assert [*directory.iterdir()] == []
     assert tlc.requests == []

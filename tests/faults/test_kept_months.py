@@ -276,7 +276,7 @@ def test_altered_month_when_the_source_fails(tlc: Tlc, fetched: MonthFile, data:
         locate(data)
     assert str(caught.value) == (
         f"{say_changed(tlc, data, found, fetched.sha256)} {tlc.url}/{FILE} answered 503 Service "
-        "Unavailable: the server is busy or failing; try again later."
+        "Unavailable: the server is busy or failing: try again later."
     )
     assert caught.value.wait_seconds == 4
     assert hash_file(data / FILE) == found
@@ -298,7 +298,7 @@ def test_disk_that_is_full_at_the_last_moment(
 
     monkeypatch.setattr(cache, "flush_to_disk", fail)
     message = (
-        rf"{data / FILE} cannot be written \(No space left on device\): free space on its disk, "
+        rf"writing {data / FILE} failed \(No space left on device\): free space on its disk, "
         "give yourself permission, or name another directory. Nothing was left half-written"
     )
     with pytest.raises(StorageError, match=message):

@@ -29,7 +29,7 @@ from taxi_duration.registry.upload import upload_model
 from tests.support.buckets import BUCKET, KEY, SECRET, S3Server
 from tests.support.downloads import FILE, GREEN, JANUARY, SIDECAR, list_names, start
 from tests.support.months import write_month
-from tests.support.s3_stub import Answer, Handler, S3Stub, get_always, put, refuse, serve_stub
+from tests.support.s3_stub import Answer, Handler, S3Stub, get_always, refuse, serve_stub
 from tests.support.servers import find_free_port
 
 PREFIX = "faults"
@@ -112,7 +112,9 @@ def other(tmp_path: Path) -> Path:
 
 def test_wrong_secret(s3_server: S3Server, prefix: Path, data: Path, model: Path) -> None:
     bucket = make_bucket(s3_server.endpoint, secret="wrong")
-    refusal = r"access denied \(.+\); check the block's key, secret and policy"
+    refusal = (
+        r"access denied \(.+\), or the object is missing: check the block's key, secret and policy"
+    )
     refuse_month(bucket, data, SourceError, f"{ADDRESS}: {refusal}")
     with pytest.raises(SourceError, match=f"s3://{BUCKET}/{FOLDER}: {refusal}"):
         upload_model(bucket, "models", model)
@@ -121,7 +123,7 @@ def test_wrong_secret(s3_server: S3Server, prefix: Path, data: Path, model: Path
 
 def test_missing_bucket(bucket: S3Bucket, data: Path, model: Path) -> None:
     bucket.bucket_name = "not-there"
-    message = f"s3://not-there/{OBJECT}: the bucket does not exist; correct the block"
+    message = f"s3://not-there/{OBJECT}: the bucket does not exist: correct the block"
     refuse_month(bucket, data, SourceError, message)
     with pytest.raises(SourceError, match=r"s3://not-there/models/.*: the bucket does not exist"):
         upload_model(bucket, "models", model)
@@ -168,7 +170,7 @@ def test_verified_copy_is_used_when_the_bucket_is_down(
     file = locate(make_bucket(endpoint), data)
     assert (file.path, file.sha256) == (first.path, first.sha256)
     (notice,) = file.notices
-    assert notice.startswith(f"{ADDRESS} could not be reached (")
+    assert notice.startswith(f"{ADDRESS} failed (")
     assert notice.endswith(f" The {FILE} that is here, verified by its sha256, is used instead.")
     assert {path.name: path.read_bytes() for path in data.iterdir()} == before
 
@@ -176,9 +178,9 @@ def test_verified_copy_is_used_when_the_bucket_is_down(
 def test_nobody_listens(data: Path, model: Path) -> None:
     endpoint = f"http://127.0.0.1:{find_free_port()}"
     bucket = make_bucket(endpoint)
-    message = f"{ADDRESS} could not be reached .*{endpoint}.*: check the block's endpoint and netw"
+    message = f"{ADDRESS} failed .*{endpoint}.*: check the block's bucket, endpoint"
     refuse_month(bucket, data, TransientSourceError, message)
-    with pytest.raises(TransientSourceError, match=f"s3://{BUCKET}/{FOLDER} could not be reached"):
+    with pytest.raises(TransientSourceError, match=f"s3://{BUCKET}/{FOLDER} failed"):
         upload_model(bucket, "models", model)
 
 
@@ -230,8 +232,8 @@ def content(stub: S3Stub, tmp_path: Path) -> bytes:
 @pytest.mark.parametrize(
     ("answer", "kind", "message"),
     [
-        (refuse(403, "AccessDenied"), SourceError, r"access denied \(AccessDenied\); check the bl"),
-        (refuse(404, "NoSuchBucket"), SourceError, "the bucket does not exist; correct the block"),
+        (refuse(403, "AccessDenied"), SourceError, r"access denied \(AccessDenied\), or the"),
+        (refuse(404, "NoSuchBucket"), SourceError, "the bucket does not exist: correct the block"),
         (refuse(503, "SlowDown"), TransientSourceError, r"answered 503 \(SlowDown\): it is busy"),
         (refuse(400, "RequestTimeout"), TransientSourceError, r"400 \(RequestTimeout\): it is bus"),
         (refuse(429, "TooMany"), TransientSourceError, r"answered 429 \(TooMany\): it is busy or"),
@@ -239,7 +241,7 @@ def content(stub: S3Stub, tmp_path: Path) -> bytes:
         (
             refuse(400, "ExpiredToken"),
             SourceError,
-            r"the server answered 400 \(.*ExpiredToken.*\): check the block's region, endpoint and",
+            r"the server answered 400 \(ExpiredToken\): check the block's bucket, endpoint, reg",
         ),
         (refuse(412, "PreconditionFailed"), SourceError, "the server answered 412"),
         (lambda request: request.answer(503, b"<html>"), TransientSourceError, "answered 503"),
@@ -280,7 +282,7 @@ def send_damaged(request: Handler) -> None:
 def test_transfer_that_breaks(answer: Answer, stub: S3Stub, content: bytes, data: Path) -> None:
     stub.faults = {("GET", OBJECT): answer}
     bucket = make_bucket(stub.endpoint)
-    refuse_month(bucket, data, TransientSourceError, f"{ADDRESS} could not be reached")
+    refuse_month(bucket, data, TransientSourceError, f"{ADDRESS} failed")
     stub.faults.clear()
     assert locate(bucket, data).path.read_bytes() == content
 
@@ -366,45 +368,15 @@ def read_pointer(stub: S3Stub) -> tuple[str, str]:
     return pointer["model"], pointer["manifest_sha256"]
 
 
-def test_pointer_is_put_after_all_else_was_read_back(stub: S3Stub, model: Path) -> None:
+def test_pointer_is_put_after_all_else(stub: S3Stub, model: Path) -> None:
     location = upload_model(make_bucket(stub.endpoint), "models", model)
     assert location == f"s3://{BUCKET}/{FOLDER}"
     assert stub.requests == [
         ("GET", MANIFEST),
-        *(("PUT", key) for key in UPLOADED[:-1]),
-        *(("GET", key) for key in UPLOADED[:-1]),
-        ("PUT", POINTER),
-        ("GET", POINTER),
+        *(("PUT", key) for key in UPLOADED),
     ]
     for path in model.iterdir():
         assert stub.objects[f"{FOLDER}/{path.name}"] == path.read_bytes()
-    assert read_pointer(stub) == (MODEL, hash_file(model / "manifest.json"))
-
-
-def put_damaged(request: Handler) -> None:
-    request.content = request.content[:-1] + b"?"
-    put(request)
-
-
-def put_nothing(request: Handler) -> None:
-    """Say that the object was taken, and forget it."""
-    request.answer(200)
-
-
-@pytest.mark.parametrize("answer", [put_damaged, put_nothing])
-@pytest.mark.parametrize("key", UPLOADED[:-1])
-def test_upload_that_does_not_read_back(
-    answer: Answer, key: str, stub: S3Stub, model: Path
-) -> None:
-    old = stub.objects[POINTER] = b'{"model": "old", "manifest_sha256": "ab"}'
-    stub.faults = {("PUT", key): answer}
-    message = f"s3://{BUCKET}/{key} does not read back as it was uploaded: another run is writing"
-    with pytest.raises(TransientSourceError, match=message):
-        upload_model(make_bucket(stub.endpoint), "models", model)
-    assert ("PUT", POINTER) not in stub.requests
-    assert stub.objects[POINTER] == old
-    stub.faults.clear()
-    upload_model(make_bucket(stub.endpoint), "models", model)
     assert read_pointer(stub) == (MODEL, hash_file(model / "manifest.json"))
 
 
@@ -441,14 +413,9 @@ def test_damaged_upload_is_replaced(
     assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of another worker"
 
 
-def test_two_uploads_at_once(stub: S3Stub, model: Path) -> None:
-    def put_after_another(request: Handler) -> None:
-        stub.objects[UPLOADED[0]] = b"another worker's"
-        put(request)  # which answers: what comes after it may come too late
-
-    stub.faults = {("PUT", MANIFEST): put_after_another}
-    message = f"s3://{BUCKET}/{UPLOADED[0]} does not read back as it was uploaded: another run is"
-    with pytest.raises(TransientSourceError, match=message):
+def test_bytes_that_arrive_otherwise_are_refused(stub: S3Stub, model: Path) -> None:
+    stub.faults = {("PUT", UPLOADED[0]): lambda put: put.answer(200, x_amz_checksum_sha256="AAAA")}
+    with pytest.raises(TransientSourceError, match="did not arrive as it was sent: try again"):
         upload_model(make_bucket(stub.endpoint), "models", model)
     assert POINTER not in stub.objects
 

@@ -229,8 +229,8 @@ def test_bounds_are_a_lower_and_a_higher_one(bounds: tuple[float, float]) -> Non
 
 def test_an_unknown_feature_set_offers_the_nearest() -> None:
     with pytest.raises(
-        InputError, match=r"feature set 'courze' is unknown; did you mean 'course'\?"
+        InputError, match=r"feature set 'courze' is unknown: did you mean 'course'\?"
     ):
         get_feature_set("courze")
-    with pytest.raises(InputError, match=r"feature set 'zzz' is unknown; give course or extended"):
+    with pytest.raises(InputError, match=r"feature set 'zzz' is unknown: give course or extended"):
         get_feature_set("zzz")
