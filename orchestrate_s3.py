@@ -7,7 +7,7 @@ from pathlib import Path
 from prefect import flow
 
 from taxi_duration.cli.train import run_from_command_line
-from taxi_duration.data.bucket import BucketMonths, load_bucket
+from taxi_duration.data.bucket import BucketMonths, Folder, load_bucket
 from taxi_duration.files import check_writable
 from taxi_duration.flows.options import S3_FLOW, S3Options, takes
 from taxi_duration.flows.train import (
@@ -38,7 +38,7 @@ def main_flow_s3(options: S3Options) -> TrainedRun:
     )
 
     def upload(directory: Path) -> str:
-        return upload_model(bucket, options.models_prefix, directory)
+        return upload_model(Folder.open(bucket, options.models_prefix), directory)
 
     return train(plan, options.models_dir, months, upload)
 

@@ -6,11 +6,13 @@ outside their target for some keys and succeed on a missing prefix (prefect-aws 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -304,3 +306,61 @@ def make_key(bucket: S3Bucket, *parts: str) -> str:
     """
     folder = bucket.bucket_folder.strip("/")
     return "/".join([check_key_prefix(folder, "bucket_folder"), *parts] if folder else parts)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Exact keys below `prefix` in a bucket."""
+
+    client: Any
+    bucket: str
+    prefix: str
+
+    @classmethod
+    def open(cls, bucket: S3Bucket, prefix: str) -> Folder:
+        """Return a folder below the one that a block may have.
+
+        Raises:
+            InputError: the block's folder could lead elsewhere.
+        """
+        key = make_key(bucket, prefix)
+        with named_errors(f"s3://{bucket.bucket_name}/{key}"):
+            return cls(bucket.credentials.get_s3_client(), bucket.bucket_name, key)
+
+    @property
+    def address(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+    def below(self, name: str) -> Folder:
+        """Return a folder in this one."""
+        return replace(self, prefix=f"{self.prefix}/{name}")
+
+    def put(self, file: str, content: bytes) -> None:
+        """Put a file, its sha256 with it."""
+        sha256 = base64.b64encode(hashlib.sha256(content).digest()).decode()
+        answer = self.client.put_object(
+            **self._locate(file), Body=content, ChecksumAlgorithm="SHA256", ChecksumSHA256=sha256
+        )
+        # Some servers, such as rclone's, ignore checksums and answer none.
+        if answer.get("ChecksumSHA256", sha256) != sha256:
+            raise TransientSourceError(
+                f"{self.address}/{file} did not arrive as it was sent",
+                "try again",
+            )
+
+    def get(self, file: str, target: Path) -> bool:
+        """Download a file; return False if it is missing."""
+        begun = time.monotonic()
+        try:
+            found = self.client.get_object(**self._locate(file))
+        except ClientError as error:
+            if read_status(error) != httpx.codes.NOT_FOUND:
+                raise
+            return False
+        transfer = Transfer(f"{self.address}/{file}", read_settings(TransferSettings), begun)
+        with closing(found["Body"]) as body:
+            transfer.receive(read_chunks(body), found.get("ContentLength"), target)
+        return True
+
+    def _locate(self, file: str) -> dict[str, str]:
+        return {"Bucket": self.bucket, "Key": f"{self.prefix}/{file}"}

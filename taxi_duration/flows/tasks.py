@@ -42,11 +42,18 @@ from rich.progress import Progress as Bar
 
 from taxi_duration.data.clean import RowFunnel
 from taxi_duration.data.month import Month
-from taxi_duration.data.parquet import MonthFile, check_funnel, check_unchanged, find_drift
+from taxi_duration.data.parquet import (
+    MonthFile,
+    check_funnel,
+    check_unchanged,
+    find_drift,
+    is_synthetic,
+)
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
-from taxi_duration.errors import TransientSourceError
+from taxi_duration.errors import ModelError, SourceError, TransientSourceError
 from taxi_duration.evaluation.evaluate import evaluate_predictors
+from taxi_duration.evaluation.gate import Opponent, Verdict, judge
 from taxi_duration.evaluation.report import Report, check_finite, dump_report
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL, ErrorAnalysis
 from taxi_duration.model.baselines import Baselines, ZonePairMedians
@@ -61,11 +68,18 @@ from taxi_duration.model.model import DurationModel
 from taxi_duration.model.month_sums import Profile, load_sums, recall_month
 from taxi_duration.model.tables import Tables
 from taxi_duration.model.training import Training, Window, fit_window, sum_window
-from taxi_duration.registry.resolve import FoundModel
+from taxi_duration.registry.champion import Promotion, promote_candidate
+from taxi_duration.registry.resolve import FoundModel, load_champion
 from taxi_duration.registry.runs import REGISTERED_MODEL, TrackedRun, log_training
 from taxi_duration.regression.metrics import Evaluation
-from taxi_duration.reports.render import Remarks, render_html, render_markdown, render_model_card
-from taxi_duration.settings import Thresholds
+from taxi_duration.reports.render import (
+    Remarks,
+    explain_promotion,
+    render_html,
+    render_markdown,
+    render_model_card,
+)
+from taxi_duration.settings import GateSettings, Thresholds
 
 Locate = Callable[[Month, Progress | None], MonthFile]
 """Brings a month to the local disk; the second argument is told of the bytes that arrive."""
@@ -334,6 +348,94 @@ def validate(
         errors["mean"].rmse,
     )
     return Validation(file, errors, funnel, scores.profile, scores.analysis, drift)
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """A candidate's champion to beat, and how.
+
+    Args:
+        champion: None if there is none.
+        unavailable: why it could not be had, if that is why there is none.
+        is_champion: whether this training is the champion already, and faces nobody.
+    """
+
+    settings: GateSettings
+    champion: FoundModel | None = None
+    unavailable: str | None = None
+    is_champion: bool = False
+
+    @property
+    def opponent(self) -> Opponent | None:
+        """The champion without its model."""
+        champion = self.champion
+        if champion is None or champion.version is None:
+            return None
+        return Opponent(champion.version, champion.model_id, champion.months, champion.is_synthetic)
+
+
+@task(name="find-champion", **IN_MEMORY, **RETRIES)
+def find_challenge(cab: Cab, model_id: str, settings: GateSettings) -> Challenge:
+    """Find out whom a training faces; one that is champion already faces nobody.
+
+    Args:
+        model_id: the training's identity.
+
+    Raises:
+        TransientSourceError: the store is locked or does not answer.
+    """
+    try:
+        champion = load_champion(cab)
+    except TransientSourceError:
+        raise
+    except (SourceError, ModelError) as error:
+        get_run_logger().warning("no champion to compare with: %s", error)
+        return Challenge(settings, None, str(error))
+    if champion and champion.model_id == model_id:
+        get_run_logger().info("this training is champion already, version %s", champion.version)
+        return Challenge(settings, is_champion=True)
+    return Challenge(settings, champion)
+
+
+@task(name="judge-candidate", **IN_MEMORY)
+def judge_candidate(
+    months: Sequence[Month], validation: Validation, challenge: Challenge
+) -> Verdict:
+    """Have the gate say whether the model becomes champion."""
+    verdict = judge(
+        validation.errors,
+        validation.analysis,
+        [str(month) for month in months],
+        challenge.settings,
+        challenge.opponent,
+        challenge.unavailable,
+        is_synthetic=is_synthetic(validation.file.path.name),
+    )
+    bootstrap = verdict.bootstrap
+    if bootstrap and bootstrap.lowest is not None:
+        get_run_logger().info(
+            "RMSE is %.2f%% below the champion's, at least %.2f%% with a confidence of %g%%",
+            100 * bootstrap.improvement,
+            100 * bootstrap.lowest,
+            100 * challenge.settings.confidence,
+        )
+    get_run_logger().info("gate: %s", verdict)
+    return verdict
+
+
+@task(name="promote-champion", **IN_MEMORY, **RETRIES)
+def promote_champion(cab: Cab, tracked: TrackedRun, report: Report) -> Promotion:
+    """Make a model champion that the gate found better; trying again finds what was done."""
+    champion = report.champion
+    promotion = promote_candidate(
+        cab,
+        version=tracked.version,
+        model_id=report.model_id,
+        against=champion.model_id if champion else None,
+        reason=explain_promotion(report) if report.gate else "",
+    )
+    get_run_logger().info("%s", promotion)
+    return promotion
 
 
 @task(name="save-artifacts", **IN_MEMORY)

@@ -22,7 +22,6 @@ from taxi_duration.evaluation.report import Report, build_report, load_report, r
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
-from taxi_duration.flows.challenge import find_challenge, judge_candidate, promote_champion
 from taxi_duration.flows.options import TrainingOptions
 from taxi_duration.flows.runners import Reducing, open_runner, reduce_months
 from taxi_duration.flows.tasks import (
@@ -32,7 +31,10 @@ from taxi_duration.flows.tasks import (
     build_features,
     clean_month,
     download_month,
+    find_challenge,
+    judge_candidate,
     log_to_mlflow,
+    promote_champion,
     publish_report,
     save_artifacts,
     train_regression,

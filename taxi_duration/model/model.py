@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from taxi_duration.data.clean import Trips, find_unusable, select_columns
+from taxi_duration.data.parquet import reduce_trips
 from taxi_duration.errors import ModelError
-from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.model.features import (
     NUMBERS,
     FeatureSet,
@@ -23,7 +24,7 @@ from taxi_duration.model.features import (
     fit_vectorizer,
     parse_term,
 )
-from taxi_duration.regression.metrics import Evaluation
+from taxi_duration.regression.metrics import Errors, Evaluation
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LinearRegression, Ridge
@@ -162,5 +163,15 @@ class DurationModel:
         return [(name, *each) for name, each in rates.items()]
 
     def evaluate(self, path: str | Path) -> Evaluation:
-        """Read and clean a month's file as for training, and score the model on it."""
-        return evaluate_predictors({"model": self.predict_clean}, path).errors["model"]
+        """Return the errors of predictions for a month's file, cleaned as for training.
+
+        Raises:
+            DataError: as `reduce_trips`.
+        """
+
+        def add_errors(chunks: Iterator[Trips]) -> Errors:
+            each = (Errors.of(trips["minutes"], self.predict_clean(trips)) for trips in chunks)
+            return sum(each, Errors())
+
+        lanes, _ = reduce_trips(path, add_errors)
+        return sum(lanes, Errors()).evaluation

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from taxi_duration.model.features import Codes, Floats
+from taxi_duration.regression.sums import Floats
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class GroupErrors:
     residuals: Floats
 
     @classmethod
-    def of(cls, groups: Codes, size: int, residuals: Floats) -> GroupErrors:
+    def of(cls, groups: npt.NDArray[np.int32], size: int, residuals: Floats) -> GroupErrors:
         """Of trips, each in one of `size` groups."""
 
         def add_up(values: Floats | None = None) -> Floats:

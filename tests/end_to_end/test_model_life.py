@@ -20,7 +20,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.schema import CABS
 from taxi_duration.evaluation.evaluate import evaluate_predictors
 from taxi_duration.evaluation.gate import Opponent, judge
-from taxi_duration.flows import challenge, tasks
+from taxi_duration.flows import tasks
 from taxi_duration.registry.runs import MODEL_ID, REGISTERED_MODEL
 from taxi_duration.settings import GateSettings
 from tests.conftest import connected_to

@@ -25,7 +25,6 @@ from taxi_duration.data.parquet import read_trips
 from taxi_duration.data.schema import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.report import load_report
-from taxi_duration.flows import challenge
 from taxi_duration.registry import runs
 from taxi_duration.registry import store as mlflow_store
 from taxi_duration.registry.resolve import FoundModel, load_champion
@@ -229,7 +228,7 @@ def test_a_locked_store_is_tried_again(
                 release()
                 raise
 
-        monkeypatch.setattr(challenge, "load_champion", find)
+        monkeypatch.setattr(tasks, "load_champion", find)
         run = run_local(tmp_path, *SAMPLE_MONTHS, "--features", "course")
     assert (run.exit_code, len(tried)) == (0, 1), run.output
     task_runs = read_task_runs(run.flow_run.id, 12)

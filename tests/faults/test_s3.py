@@ -13,7 +13,7 @@ from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
-from taxi_duration.data.bucket import CLIENT_CONFIG, locate_month
+from taxi_duration.data.bucket import CLIENT_CONFIG, Folder, locate_month
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.errors import (
     DataError,
@@ -117,7 +117,7 @@ def test_wrong_secret(s3_server: S3Server, prefix: Path, data: Path, model: Path
     )
     refuse_month(bucket, data, SourceError, f"{ADDRESS}: {refusal}")
     with pytest.raises(SourceError, match=f"s3://{BUCKET}/{FOLDER}: {refusal}"):
-        upload_model(bucket, "models", model)
+        upload_model(Folder.open(bucket, "models"), model)
     assert not (s3_server.bucket / "models" / "green" / MODEL).exists()
 
 
@@ -126,7 +126,7 @@ def test_missing_bucket(bucket: S3Bucket, data: Path, model: Path) -> None:
     message = f"s3://not-there/{OBJECT}: the bucket does not exist: correct the block"
     refuse_month(bucket, data, SourceError, message)
     with pytest.raises(SourceError, match=r"s3://not-there/models/.*: the bucket does not exist"):
-        upload_model(bucket, "models", model)
+        upload_model(Folder.open(bucket, "models"), model)
 
 
 def test_missing_object(bucket: S3Bucket, data: Path) -> None:
@@ -181,7 +181,7 @@ def test_nobody_listens(data: Path, model: Path) -> None:
     message = f"{ADDRESS} failed .*{endpoint}.*: check the block's bucket, endpoint"
     refuse_month(bucket, data, TransientSourceError, message)
     with pytest.raises(TransientSourceError, match=f"s3://{BUCKET}/{FOLDER} failed"):
-        upload_model(bucket, "models", model)
+        upload_model(Folder.open(bucket, "models"), model)
 
 
 # Prefixes and folders
@@ -206,7 +206,10 @@ def test_folder_of_a_block_that_could_lead_elsewhere(
 ) -> None:
     bucket = make_bucket(stub.endpoint)
     bucket.bucket_folder = folder
-    for act in (lambda: locate(bucket, data), lambda: upload_model(bucket, "models", model)):
+    for act in (
+        lambda: locate(bucket, data),
+        lambda: upload_model(Folder.open(bucket, "models"), model),
+    ):
         with pytest.raises(InputError, match=r"^bucket_folder '.*' is not a key prefix: give nam"):
             act()
     assert stub.requests == []
@@ -254,7 +257,7 @@ def test_refusal(
     bucket = make_bucket(stub.endpoint)
     refuse_month(bucket, data, kind, f"{ADDRESS}: .*{message}")
     with pytest.raises(kind, match=f"s3://{BUCKET}/{FOLDER}: .*{message}") as caught:
-        upload_model(bucket, "models", model)
+        upload_model(Folder.open(bucket, "models"), model)
     assert type(caught.value) is kind
     assert stub.requests == [("GET", OBJECT), ("GET", MANIFEST), ("PUT", UPLOADED[0])]
 
@@ -315,7 +318,7 @@ def test_a_byte_at_a_time(
     sent = rf" sent [\d,]{{1,4}} bytes in .* s, {message}"
     refuse_month(bucket, data, TransientSourceError, f"^{ADDRESS}{sent}")
     with pytest.raises(TransientSourceError, match=f"^s3://{BUCKET}/{MANIFEST}{sent}"):
-        upload_model(bucket, "models", model)
+        upload_model(Folder.open(bucket, "models"), model)
 
 
 def test_object_larger_than_allowed(
@@ -369,7 +372,7 @@ def read_pointer(stub: S3Stub) -> tuple[str, str]:
 
 
 def test_pointer_is_put_after_all_else(stub: S3Stub, model: Path) -> None:
-    location = upload_model(make_bucket(stub.endpoint), "models", model)
+    location = upload_model(Folder.open(make_bucket(stub.endpoint), "models"), model)
     assert location == f"s3://{BUCKET}/{FOLDER}"
     assert stub.requests == [
         ("GET", MANIFEST),
@@ -394,10 +397,10 @@ def test_first_upload_of_a_run_stays(
     stub: S3Stub, model: Path, other: Path, tmp_path: Path
 ) -> None:
     bucket = make_bucket(stub.endpoint)
-    location = upload_model(bucket, "models", model)
+    location = upload_model(Folder.open(bucket, "models"), model)
     stub.requests.clear()
     stub.objects[POINTER] = b'{"model": "later", "manifest_sha256": "ab"}'
-    assert upload_model(bucket, "models", other) == location
+    assert upload_model(Folder.open(bucket, "models"), other) == location
     assert [key for method, key in stub.requests if method == "PUT"] == [POINTER]
     assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of one worker"
 
@@ -407,30 +410,30 @@ def test_damaged_upload_is_replaced(
     key: str, stub: S3Stub, model: Path, other: Path, tmp_path: Path
 ) -> None:
     bucket = make_bucket(stub.endpoint)
-    upload_model(bucket, "models", model)
+    upload_model(Folder.open(bucket, "models"), model)
     stub.objects[key] = b"damaged"
-    upload_model(bucket, "models", other)
+    upload_model(Folder.open(bucket, "models"), other)
     assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of another worker"
 
 
 def test_bytes_that_arrive_otherwise_are_refused(stub: S3Stub, model: Path) -> None:
     stub.faults = {("PUT", UPLOADED[0]): lambda put: put.answer(200, x_amz_checksum_sha256="AAAA")}
     with pytest.raises(TransientSourceError, match="did not arrive as it was sent: try again"):
-        upload_model(make_bucket(stub.endpoint), "models", model)
+        upload_model(Folder.open(make_bucket(stub.endpoint), "models"), model)
     assert POINTER not in stub.objects
 
 
 def test_only_the_files_of_a_model_are_uploaded(stub: S3Stub, model: Path) -> None:
     (model / "notes").mkdir()
     (model / "notes.txt").write_text("mine")
-    upload_model(make_bucket(stub.endpoint), "models", model)
+    upload_model(Folder.open(make_bucket(stub.endpoint), "models"), model)
     assert sorted(stub.objects) == sorted(UPLOADED)
 
 
 def test_damaged_directory_is_not_uploaded(stub: S3Stub, model: Path) -> None:
     (model / "model.skops").write_bytes(b"damaged")
     with pytest.raises(ModelError, match=r"model.skops is not what was written: its sha256 is not"):
-        upload_model(make_bucket(stub.endpoint), "models", model)
+        upload_model(Folder.open(make_bucket(stub.endpoint), "models"), model)
     assert stub.requests == []
 
 
@@ -439,7 +442,7 @@ def hang(request: Handler) -> None:
 
 
 def upload(endpoint: str, directory: Path) -> str:
-    return upload_model(make_bucket(endpoint), "models", directory)
+    return upload_model(Folder.open(make_bucket(endpoint), "models"), directory)
 
 
 @pytest.mark.parametrize("key", UPLOADED)
