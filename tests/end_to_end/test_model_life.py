@@ -294,10 +294,10 @@ def crash_after(function: Callable[..., object]) -> Callable[..., object]:
 
 
 STEPS = {
-    "judge": challenge,
+    "judge": tasks,
     "save_model": tasks,
     "log_training": tasks,
-    "promote_candidate": challenge,
+    "promote_candidate": tasks,
     "create_markdown_artifact": tasks,
 }
 

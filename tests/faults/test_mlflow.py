@@ -25,6 +25,7 @@ from taxi_duration.data.parquet import read_trips
 from taxi_duration.data.schema import CABS
 from taxi_duration.errors import TransientSourceError
 from taxi_duration.evaluation.report import load_report
+from taxi_duration.flows import tasks
 from taxi_duration.registry import runs
 from taxi_duration.registry import store as mlflow_store
 from taxi_duration.registry.resolve import FoundModel, load_champion
