@@ -48,11 +48,15 @@ def test_the_flow_scores_a_month_as_the_command_does(model: Path, tmp_path: Path
 @pytest.mark.usefixtures("prefect_api")
 def test_the_flow_scores_a_file_and_refuses_one_that_is_absent(model: Path, tmp_path: Path) -> None:
     source = write_month(tmp_path / "trips.parquet")
-    state = predict(str(source), tmp_path / "out.csv", str(model), return_state=True)
+    state = predict(
+        input=str(source), output=tmp_path / "out.csv", model=str(model), return_state=True
+    )
     assert state.result().tally.rows == 12
     assert (tmp_path / "out.csv").read_text("utf-8").count("\n") == 13
     source.unlink()
-    refused = predict(str(source), tmp_path / "again.csv", str(model), return_state=True)
+    refused = predict(
+        input=str(source), output=tmp_path / "again.csv", model=str(model), return_state=True
+    )
     assert refused.is_failed()
     with pytest.raises(InputError, match=r"trips.parquet does not exist: give a file of trips"):
         refused.result()
