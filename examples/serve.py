@@ -6,17 +6,16 @@ POST /predict takes a list of trips with the TLC's columns, times as ISO text wi
 """
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from fastapi import FastAPI, HTTPException
 
-from taxi_duration import DataError, ModelError, load_model
-from taxi_duration.evaluation.report import load_report
+from taxi_duration import DataError, ModelError
+from taxi_duration.registry.resolve import find_model
 
-directory = Path(os.environ["TAXI_MODEL"])
-model, model_id = load_model(directory), load_report(directory).model_id
+found = find_model(os.environ["TAXI_MODEL"])  # a directory, or whatever names one in MLflow
+model, model_id = found.model, found.model_id
 app = FastAPI(title="NYC taxi trip duration")
 
 

@@ -270,16 +270,19 @@ def _load(
     if not logged:
         raise ModelError("its run holds no model")
     model = load_logged_model(client.get_logged_model(logged[-1]).artifact_location, uri)
-    report = _download_report(client, run.info.run_id)
+    report = _download_report(run, uri)
     place = f"MLflow run {run.info.run_id} in {hide_credentials(uri)}"
     number = str(version.version) if version else None
     return FoundModel(model, run.data.tags[MODEL_ID], number, report, place)
 
 
-def _download_report(client: mlflow.MlflowClient, run_id: str) -> Report:
+def _download_report(run: Run, uri: str) -> Report:
     try:
         with tempfile.TemporaryDirectory() as directory:
-            path = client.download_artifacts(run_id, REPORT_FILE, directory)
+            # Not by the client, which would keep threads for its next download.
+            path = mlflow.artifacts.download_artifacts(
+                f"{run.info.artifact_uri}/{REPORT_FILE}", dst_path=directory, tracking_uri=uri
+            )
             return read_report(Path(path).read_bytes(), REPORT_FILE)
     except ModelError:
         raise
