@@ -434,7 +434,7 @@ def test_our_commands_say_in_one_line_that_the_server_asks_for_a_password(
         sys.executable, *command, PREFECT_API_AUTH_STRING=password, **bucket.environment
     )
     assert refused.returncode == 1
-    assert refused.stderr == (
-        f"error: Prefect server {prefect_server} asks for a password (401 Unauthorized): set "
-        "PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING it was started with.\n"
-    )
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"error: Prefect server {prefect_server} failed (")
+    assert "401 Unauthorized" in line
+    assert "check PREFECT_API_URL and PREFECT_API_AUTH_STRING" in line
