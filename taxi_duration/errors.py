@@ -214,11 +214,11 @@ def translated(
 
 
 def describe(error: BaseException) -> str:
-    """Return what a foreign error says, in one line, without passwords or SQL.
+    """Return what a foreign error says, in one line, without passwords, SQL or where to read on.
 
     >>> describe(FileNotFoundError(2, "No such file or directory", "a.parquet"))
     'No such file or directory'
     """
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    line = " ".join(said.split()).split(" [SQL:")[0].rstrip(".")
+    line = re.split(r" \[SQL:| - For more information", " ".join(said.split()))[0].rstrip(".")
     return hide_credentials(line)[:300] or type(error).__name__
