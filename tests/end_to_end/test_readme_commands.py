@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from taxi_duration.data.month import Month, newest_published
-from taxi_duration.operations import alerts
+from taxi_duration.operations import watching
 from tests.conftest import REPOSITORY
 from tests.support.buckets import KEY, SECRET, S3Server, serve_s3
 from tests.support.deployments import make_checkout, make_machine
@@ -105,7 +105,7 @@ class Reader:
             assert self.stopped_at is None, f"not reached: {self.stopped_at!r} failed"
             written, (_, check) = COMMANDS[self.done], EXPECTED[self.done]
             self.stopped_at = written.text
-            if not isinstance(check, Elsewhere):
+            if not isinstance(check, CoveredBy):
                 self._type(written, check)
             self.stopped_at = None
             self.done += 1
@@ -188,16 +188,16 @@ class Stays:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class CoveredBy:
     """Of a command that is not typed, since a test of its own does the same and more."""
 
-    by: str
+    path: str
 
     def __call__(self, _: Reader, __: str) -> None:
         raise AssertionError("it is not typed")
 
 
-TESTED_AS_DEPLOYED = Elsewhere("tests/end_to_end/test_deployment.py")
+COVERED_AS_DEPLOYED = CoveredBy("tests/end_to_end/test_deployment.py")
 
 
 def shows(*texts: str) -> Check:
@@ -334,7 +334,7 @@ ALL = (
     "backfill/taxi_backfill",
     "predict/taxi_predict",
 )
-SAVED = shows(*(f"saved automation {name!r}" for name in (alerts.TELLING, alerts.CRASHING)))
+SAVED = shows(*(f"saved automation {name!r}" for name in (watching.TELLING, watching.CRASHING)))
 
 NOT_RUN = {
     "make run": "it prepares .venv, as CI does before this test",
@@ -379,19 +379,19 @@ EXPECTED: list[tuple[str, Check]] = [
     ("export TAXI_DURATION_S3_BUCKET=my-bucket TAXI_DURATION_DIRECTORY=", shows_nothing),
     ("export MLFLOW_TRACKING_URI=", shows_nothing),
     ("prefect --no-prompt deploy --prefect-file deployment.yaml --all", deploys_production),
-    (LOCAL_PRODUCTION_RUN, TESTED_AS_DEPLOYED),
-    (S3_PRODUCTION_RUN, TESTED_AS_DEPLOYED),
+    (LOCAL_PRODUCTION_RUN, COVERED_AS_DEPLOYED),
+    (S3_PRODUCTION_RUN, COVERED_AS_DEPLOYED),
     # On two machines: `Here` and `Elsewhere`.
-    (". .venv/bin/activate", TESTED_AS_DEPLOYED),
-    ("export PREFECT_SERVER_API_AUTH_STRING=", TESTED_AS_DEPLOYED),
-    ("prefect server start --host 0.0.0.0", TESTED_AS_DEPLOYED),
-    (". .venv/bin/activate", TESTED_AS_DEPLOYED),
-    ("export PREFECT_API_URL=", TESTED_AS_DEPLOYED),
-    ("prefect worker start -p zoompool", TESTED_AS_DEPLOYED),
-    (". .venv/bin/activate", TESTED_AS_DEPLOYED),
-    ("export PREFECT_API_URL=", TESTED_AS_DEPLOYED),
-    ("prefect deploy --all", TESTED_AS_DEPLOYED),
-    (LOCAL_RUN.replace("month=2", "month=1"), TESTED_AS_DEPLOYED),
+    (". .venv/bin/activate", COVERED_AS_DEPLOYED),
+    ("export PREFECT_SERVER_API_AUTH_STRING=", COVERED_AS_DEPLOYED),
+    ("prefect server start --host 0.0.0.0", COVERED_AS_DEPLOYED),
+    (". .venv/bin/activate", COVERED_AS_DEPLOYED),
+    ("export PREFECT_API_URL=", COVERED_AS_DEPLOYED),
+    ("prefect worker start -p zoompool", COVERED_AS_DEPLOYED),
+    (". .venv/bin/activate", COVERED_AS_DEPLOYED),
+    ("export PREFECT_API_URL=", COVERED_AS_DEPLOYED),
+    ("prefect deploy --all", COVERED_AS_DEPLOYED),
+    (LOCAL_RUN.replace("month=2", "month=1"), COVERED_AS_DEPLOYED),
     ("python -m taxi_duration watch --webhook", SAVED),
     starts(FAILING_RUN, tells_of_the_failure),
     ('python -c "from prefect.blocks.notifications import SlackWebhook ', shows_nothing),
@@ -399,7 +399,7 @@ EXPECTED: list[tuple[str, Check]] = [
     ('python -c "from prefect.blocks.notifications import SendgridEmail ', shows_nothing),
     ("python -m taxi_duration watch --block sendgrid-email/taxi", SAVED),
     ("python -m taxi_duration backfill --from 2023-01 --to 2023-06", shows_the_table),
-    (BACKFILL_RUN, TESTED_AS_DEPLOYED),
+    (BACKFILL_RUN, COVERED_AS_DEPLOYED),
     ("pip install 'prefect-dask", shows_nothing),
     ("python -m taxi_duration backfill --from 2023-01 --to 2023-06 --runner dask", shows_the_table),
 ]  # fmt: skip
@@ -463,7 +463,7 @@ def test_every_substitution_is_of_something_written() -> None:
 
 def test_what_is_tested_elsewhere_is() -> None:
     for _, check in EXPECTED:
-        assert not isinstance(check, Elsewhere) or (REPOSITORY / check.by).is_file()
+        assert not isinstance(check, CoveredBy) or (REPOSITORY / check.path).is_file()
 
 
 def serve_months_of_2023(request: Handler) -> None:
