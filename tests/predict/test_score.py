@@ -554,7 +554,7 @@ def test_a_damaged_file_is_named_and_nothing_is_written(
     with pytest.raises(DataError) as raised:
         score_trips(extended, source, tmp_path / "out" / "out.parquet")
     assert str(raised.value).startswith(f"{source} is damaged: ")
-    assert str(raised.value).endswith(". Check where it came from, and make it again.")
+    assert str(raised.value).endswith(": check where it came from, and make it again.")
     assert [*(tmp_path / "out").iterdir()] == []
     (tmp_path / "torn.csv").write_text(f"{PICKUP},{FROM},{TO},{MILES}\n2025-02-03 08:00:00,74\n")
     with pytest.raises(DataError, match=r"torn.csv cannot be read as CSV: .*Expected 4 columns"):
