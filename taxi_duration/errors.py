@@ -167,7 +167,8 @@ FOREIGN: dict[str, Kind | Callable[[Any], Kind]] = {
     "builtins.OSError": StorageError,
 }
 """Top package and name of a foreign exception -> what it is here. Names, so that no library is
-imported for this; of an exception's classes and causes, the deepest cause that is here counts."""
+imported for this; of an exception's classes and causes, the deepest cause that is here counts, an
+error of the disk last."""
 
 
 def translate(error: BaseException) -> Kind | None:
@@ -178,12 +179,16 @@ def translate(error: BaseException) -> Kind | None:
         chain.append(cause)
         hidden = cause.__suppress_context__
         cause = cause.__cause__ or (None if hidden else cause.__context__)
+    of_disk: Kind | None = None
     for each in reversed(chain):
         for base in type(each).__mro__:
             kind = FOREIGN.get(f"{base.__module__.partition('.')[0]}.{base.__name__}")
-            if kind is not None:
+            if kind is StorageError:
+                # A refused connection is an OSError, too, below the one a library made of it.
+                of_disk = StorageError
+            elif kind is not None:
                 return kind if isinstance(kind, type) else kind(each)
-    return None
+    return of_disk
 
 
 @contextmanager

@@ -351,15 +351,18 @@ class Folder:
     def get(self, file: str, target: Path) -> bool:
         """Download a file; return False if it is missing."""
         begun = time.monotonic()
-        try:
-            found = self.client.get_object(**self._locate(file))
-        except ClientError as error:
-            if read_status(error) != httpx.codes.NOT_FOUND:
-                raise
-            return False
-        transfer = Transfer(f"{self.address}/{file}", read_settings(TransferSettings), begun)
-        with closing(found["Body"]) as body:
-            transfer.receive(read_chunks(body), found.get("ContentLength"), target)
+        # Named here: `stage` would take the server's errors for the disk's.
+        with named_errors(self.address):
+            try:
+                found = self.client.get_object(**self._locate(file))
+            except ClientError as error:
+                if read_status(error) != httpx.codes.NOT_FOUND:
+                    raise
+                return False
+            limits = read_settings(TransferSettings)
+            transfer = Transfer(f"{self.address}/{file}", limits, begun)
+            with closing(found["Body"]) as body:
+                transfer.receive(read_chunks(body), found.get("ContentLength"), target)
         return True
 
     def _locate(self, file: str) -> dict[str, str]:

@@ -1,4 +1,10 @@
-"""The normal equations of additive sums, solved exactly with a one-hot block eliminated."""
+"""The normal equations of additive sums, solved exactly with a one-hot block eliminated.
+
+With D the diagonal block of the levels, C the products of levels and columns and G those of the
+columns, the levels are b = D^-1 (X'y - C c) and the columns c solve the Schur complement
+(G - C' D^-1 C) c = ...: the levels are absorbed (Frisch-Waugh-Lovell). A penalty is added to D and
+to the diagonal of G, but for the intercept.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Additive sums of a linear regression, with a large one-hot block kept apart."""
+"""Additive sums of a linear regression, with a large one-hot block kept apart.
+
+A least-squares fit needs only y'y, X'y and X'X. They add up over rows, chunks and months, so a
+month is read once, and no row again. The one-hot block of X'X is diagonal and is kept as such.
+"""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ def test_a_file_without_rows_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         train_model([path])
     assert str(raised.value) == (
-        f"{path}: no trip is left of 0: the file has no rows. "
-        "Choose another month, or fetch it again."
+        f"{path}: no trip is left of 0: the file has no rows: "
+        "choose another month, or fetch it again."
     )
 
 
@@ -89,8 +89,8 @@ def test_a_file_of_which_no_trip_is_left_says_why(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         train_model([path])
     assert str(raised.value) == (
-        f"{path}: no trip is left of 12: 12 longer than 60 minutes. "
-        "Choose another month, or fetch it again."
+        f"{path}: no trip is left of 12: 12 longer than 60 minutes: "
+        "choose another month, or fetch it again."
     )
 
 

@@ -100,7 +100,7 @@ def test_as_many_rows_as_the_limit_may_break_a_rule_and_not_one_more(
     assert str(raised.value) == (
         f"{path}: the data contract is broken, {rule}: {limit + 1} of 1,000 rows "
         f"({(limit + 1) / 10:.2f}%, where TAXI_DURATION_CONTRACT_{LIMITS[rule].upper()} allows "
-        f"{limit / 10:g}%). Is it another file? Choose another month, or fetch it again; if "
+        f"{limit / 10:g}%): choose another month, or fetch it again; if "
         "trips were like this, change the limit."
     )
     assert not (tmp_path / "sums").exists()
@@ -353,7 +353,7 @@ def test_half_to_double_the_median_of_earlier_months_is_a_month(
     variable = "FEWEST_ROWS" if rows < 100 else "MOST_ROWS"
     assert str(raised.value) == (
         f"{path}: {rows} rows are {word} times 100, the median of the 3 earlier months that are "
-        "here. Is it another file, or a part of one? Fetch it again; if there were so many trips, "
+        "here: fetch it again; if there were so many trips, "
         f"change TAXI_DURATION_CONTRACT_{variable}."
     )
 
