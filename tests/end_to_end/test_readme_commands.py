@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from taxi_duration.data.month import Month, newest_published
-from taxi_duration.operations import watching
+from taxi_duration.operations import alerts as watching
 from tests.conftest import REPOSITORY
 from tests.support.buckets import KEY, SECRET, S3Server, serve_s3
 from tests.support.deployments import make_checkout, make_machine

@@ -31,11 +31,13 @@ from taxi_duration.flows.options import BackfillOptions, read_options
 from taxi_duration.registry.runs import (
     BACKFILL_ID,
     CHAMPION,
+    MODEL_ID,
+    PARENT,
     PLOT_FILE,
     REGISTERED_MODEL,
     TABLE_FILE,
 )
-from taxi_duration.registry.store import EXPERIMENT, MODEL_ID, PARENT
+from taxi_duration.registry.store import EXPERIMENT
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.killed_backfills import AT_ONCE, KILLED
 from tests.support.months import identify, write_month
