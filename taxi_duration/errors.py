@@ -193,7 +193,10 @@ def translate(error: BaseException) -> Kind | None:
 
 @contextmanager
 def translated(
-    subject: str, remedy: str, kinds: Callable[[Kind], Kind] = lambda kind: kind
+    subject: str,
+    remedy: str,
+    kinds: Callable[[Kind], Kind] = lambda kind: kind,
+    of: type[Exception] = Exception,
 ) -> Iterator[None]:
     """Turn what other libraries raise inside into an error of ours that names the subject.
 
@@ -203,6 +206,7 @@ def translated(
         subject: what failed, such as a path or an address without a password.
         remedy: what to do about it.
         kinds: changes the kind, where a wing knows better.
+        of: translate nothing but these, such as OSError.
 
     Raises:
         TaxiDurationError: of the kind that `FOREIGN` says.
@@ -211,7 +215,7 @@ def translated(
         yield
     except TaxiDurationError:
         raise
-    except Exception as error:
+    except of as error:
         kind = translate(error)
         if kind is None:
             raise

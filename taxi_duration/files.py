@@ -36,7 +36,7 @@ def stage(directory: Path, name: str) -> Iterator[Path]:
     Raises:
         StorageError: anything here fails for want of space, permission or a disk that works.
     """
-    with translated(f"writing {directory / name}", FREE_SPACE):
+    with translated(f"writing {directory / name}", FREE_SPACE, of=OSError):
         directory.mkdir(parents=True, exist_ok=True)
         sweep(directory)
         scratch, lock = _make_locked(directory, name)

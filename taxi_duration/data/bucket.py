@@ -351,7 +351,6 @@ class Folder:
     def get(self, file: str, target: Path) -> bool:
         """Download a file; return False if it is missing."""
         begun = time.monotonic()
-        # Named here: `stage` would take the server's errors for the disk's.
         with named_errors(self.address):
             try:
                 found = self.client.get_object(**self._locate(file))

@@ -212,7 +212,7 @@ def _lock(path: Path) -> Iterator[None]:
     """Hold the month's lock: one process at a time fetches it."""
     patience = read_settings(TransferSettings).deadline_seconds + LOCK_MARGIN_SECONDS
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=patience)
-    with translated(f"locking {path}", FREE_SPACE):
+    with translated(f"locking {path}", FREE_SPACE, of=OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
