@@ -1,9 +1,14 @@
 """Exact linear regression of NYC taxi trip durations: train, evaluate, save and load a model."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from taxi_duration.errors import (
     DataError,
     InputError,
     ModelError,
+    RunnerError,
     SourceError,
     StorageError,
     TaxiDurationError,
@@ -15,14 +20,19 @@ from taxi_duration.model.model import DurationModel
 from taxi_duration.model.training import train_model
 from taxi_duration.regression.metrics import Evaluation
 
+if TYPE_CHECKING:
+    from taxi_duration.regression.estimator import ExactRegression
+
 __all__ = [
     "FEATURE_SETS",
     "DataError",
     "DurationModel",
     "Evaluation",
+    "ExactRegression",
     "FeatureSet",
     "InputError",
     "ModelError",
+    "RunnerError",
     "SourceError",
     "StorageError",
     "TaxiDurationError",
@@ -30,3 +40,12 @@ __all__ = [
     "load_model",
     "train_model",
 ]
+
+
+def __getattr__(name: str) -> type[ExactRegression]:
+    if name != "ExactRegression":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Only when it is asked for: scikit-learn takes a second to import.
+    from taxi_duration.regression.estimator import ExactRegression
+
+    return ExactRegression
