@@ -6,7 +6,6 @@ describes its fields and is written by `python -m taxi_duration.evaluation.repor
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import re
@@ -37,7 +36,7 @@ from taxi_duration.evaluation.residuals import (
 )
 from taxi_duration.evaluation.stability import Shift
 from taxi_duration.model.baselines import Predict
-from taxi_duration.model.directory import REPORT_FILE, RESTORE, read_file
+from taxi_duration.model.directory import REPORT_FILE, RESTORE, dump_json, read_file
 from taxi_duration.model.features import ZONES, Floats
 from taxi_duration.model.month_sums import Profile
 from taxi_duration.model.training import Training
@@ -165,6 +164,7 @@ def read_versions() -> dict[str, str]:
 
 def build_report(
     *,
+    model_id: str,
     cab: str,
     training: Training,
     alphas: Sequence[float],
@@ -181,11 +181,11 @@ def build_report(
     analysis: ErrorAnalysis,
     verdict: Verdict | None = None,
     past: Sequence[Mapping[str, Any]] = (),
-    model_id: str = "",
 ) -> Report:
     """Return the report of a run's figures.
 
     Args:
+        model_id: the model's identity.
         alphas: those that could have been chosen.
         train_funnels: training month -> what became of its rows, oldest first.
         inputs: file name -> sha256 of its bytes.
@@ -196,7 +196,6 @@ def build_report(
         profile, analysis: of the validation month.
         verdict: the gate's; None for a model that is no candidate.
         past: errors of earlier models on earlier validation months, from the registry.
-        model_id: the model's identity.
 
     Returns:
         The report; errors in minutes, rows as counts. The training RMSE and the trials' are
@@ -267,7 +266,7 @@ def dump_report(report: Report) -> bytes:
     Raises:
         ValueError: a figure is not finite; `check_finite` names it.
     """
-    return f"{json.dumps(report.model_dump(), indent=2, allow_nan=False)}\n".encode()
+    return dump_json(report.model_dump())
 
 
 def read_report(content: bytes, place: str) -> Report:

@@ -61,6 +61,7 @@ from taxi_duration.flows.train import (
     describe_run,
     identify_run,
     read_flow_day,
+    recall_verdict,
     warn_of_drift,
 )
 from taxi_duration.model.directory import is_whole, load_model
@@ -274,7 +275,8 @@ def _begin(
     *train, validated = months
     files = [month.file for month in (*train, validated)]
     notices = [notice for file in files for notice in file.notices]
-    directory = models_directory / identify_run(plan, files[:-1])
+    model_id = identify_run(plan, files[:-1])
+    directory = models_directory / model_id
     if not plan.no_cache and is_whole(directory):
         report = load_report(directory)
         # A month that was published anew, or another contract, validates the same model anew.
@@ -298,8 +300,11 @@ def _begin(
 
     def finish() -> Step:
         validation = validating.result()
-        report = describe_run(plan, train, training, validation, reducing.thresholds)
-        directory = save_artifacts(models_directory, training.model, report)
+        verdict = recall_verdict(directory)  # a backfill judges nobody, and what was said stays
+        report = describe_run(
+            plan, model_id, train, training, validation, reducing.thresholds, verdict
+        )
+        save_artifacts(models_directory, training.model, report)
         return _log(plan, training.model, directory, report, notices)
 
     return finish

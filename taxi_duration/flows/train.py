@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from taxi_duration.data.month import Month, newest_published
 from taxi_duration.data.parquet import MonthFile, check_rows_against_earlier, is_synthetic
 from taxi_duration.data.schema import Cab, check_month, get_cab
-from taxi_duration.errors import InputError, SourceError, hide_credentials
+from taxi_duration.errors import InputError, ModelError, SourceError, hide_credentials
 from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import Report, build_report, load_report, read_versions
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL
@@ -200,13 +200,14 @@ def train(
     validation = validate(
         training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    verdict = None if challenge.is_champion else judge_candidate(plan.months, validation, challenge)
+    if challenge.is_champion:  # it faces nobody, and what was said of it stays
+        verdict = recall_verdict(models_directory / model_id)
+    else:
+        verdict = judge_candidate(plan.months, validation, challenge)
     past = find_past(plan, is_made_up=is_synthetic(validation_file.path.name))
-    report = describe_run(plan, months, training, validation, thresholds, verdict, past)
+    report = describe_run(plan, model_id, months, training, validation, thresholds, verdict, past)
     directory = save_artifacts(models_directory, training.model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
-    if challenge.is_champion:
-        report = load_report(directory)  # with what was said of it when it became champion
     notices = [notice for month in months for notice in month.file.notices]
     notices += validation.file.notices
     remarks = Remarks(notices, warn_of_shifts(report.stability, limits))
@@ -253,8 +254,17 @@ def identify_run(plan: Plan, files: Sequence[MonthFile]) -> str:
     return identify_training(plan.cab.name, plan.features, plan.alphas, inputs, read_versions())
 
 
+def recall_verdict(directory: Path) -> Verdict | None:
+    """Return what the gate said last of the model in a directory; None if nothing is there."""
+    try:
+        return load_report(directory).gate
+    except ModelError:
+        return None
+
+
 def describe_run(
     plan: Plan,
+    model_id: str,
     months: Sequence[CleanMonth],
     training: Training,
     validation: Validation,
@@ -265,13 +275,13 @@ def describe_run(
     """Return the report of a training on months, oldest first, and of its validation.
 
     Args:
-        verdict, past: as in `build_report`.
+        model_id, verdict, past: as in `build_report`.
     """
     errors = dict(validation.errors)
     errors.pop(CHAMPION, None)  # which is in the verdict
     files = [*(month.file for month in months), validation.file]
     return build_report(
-        model_id=identify_run(plan, [month.file for month in months]),
+        model_id=model_id,
         cab=plan.cab.name,
         training=training,
         alphas=plan.alphas,

@@ -31,7 +31,7 @@ NEEDED = (MODEL_FILE, REPORT_FILE)
 """What a model is used from; the others are for people."""
 FILES = (*NEEDED, PAGE_FILE, CARD_FILE)
 """What a manifest names; any other file in the directory is never read."""
-MODEL_FORMAT = 3
+MODEL_FORMAT = 4
 
 RESTORE = "restore it, or train the model again"
 
@@ -105,8 +105,9 @@ def save_model(
 ) -> Path:
     """Write a model and what is said of it to their directory, or find them there already.
 
-    The first to write stays: what is there whole came of the same training, even if its figures
-    differ in their last digits.
+    The first model to be written stays: what is there whole came of the same training, even if its
+    figures differ in their last digits. What is said of the very same bytes may change, such as
+    when a validation month was published anew, and what is said now takes its place.
 
     Args:
         model_id: `<cab>/<last training month>-<id>`, from `identify_training`.
@@ -119,13 +120,13 @@ def save_model(
         StorageError: the disk did not take the directory.
     """
     final = models_directory / model_id
-    if is_whole(final):
+    contents = {MODEL_FILE: dump_model(model), **files}
+    if _is_settled(final, contents):
         sweep(final.parent)
         return final
     with stage(final.parent, final.name) as scratch:
         written = Path(scratch, final.name)
         written.mkdir()
-        contents = {MODEL_FILE: dump_model(model), **files}
         for name in FILES:
             (written / name).write_bytes(contents[name])
         hashes = {name: hashlib.sha256(contents[name]).hexdigest() for name in FILES}
@@ -133,10 +134,10 @@ def save_model(
         (written / MANIFEST_FILE).write_bytes(dump_json(manifest))
         for file in [*written.iterdir(), written]:
             flush_to_disk(file)
-        if not is_whole(final):
+        if not _is_settled(final, contents):
             with suppress(FileNotFoundError):
-                damaged = final.rename(Path(scratch, "damaged"))
-                for other in [*damaged.iterdir()]:  # files of somebody's own
+                replaced = final.rename(Path(scratch, "replaced"))
+                for other in [*replaced.iterdir()]:  # files of somebody's own
                     if other.name not in (*FILES, MANIFEST_FILE):
                         other.rename(written / other.name)
         try:
@@ -147,6 +148,15 @@ def save_model(
                 raise
         flush_to_disk(final.parent)
     return final
+
+
+def _is_settled(directory: Path, contents: Mapping[str, bytes]) -> bool:
+    """Return whether there is a whole model that these contents do not replace."""
+    try:
+        saved = _read_verified(directory, FILES)
+    except ModelError:
+        return False
+    return saved == contents or saved[MODEL_FILE] != contents[MODEL_FILE]
 
 
 def load_model(directory: str | Path) -> DurationModel:

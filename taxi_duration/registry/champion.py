@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -47,7 +47,7 @@ CHANGE = "champion."
 """Before a number, from 1: a tag of a version with how it became champion, as JSON."""
 
 ROLLED_BACK = "rolled_back"
-"""Tag of a version that a person took back: who and when. The gate leaves it to people."""
+"""Tag of a version that a person took out of use: how, who and when. The gate leaves it alone."""
 
 STAYS = "stays"
 """In a verdict: why a version that the gate found better is not champion all the same."""
@@ -83,15 +83,18 @@ class Change:
     reason: str
     earlier: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    def describe(self, past: str = "") -> str:
         """Return what it made of the champion, as a sentence.
 
-        >>> print(Change("3", "2026-01-02T03:04:05+00:00", GATE, "2", "", ""))
-        version 3 is champion now, in place of version 2.
+        Args:
+            past: which versions a rollback passed over, as the end of the sentence.
+
+        >>> Change("3", "2026-01-02T03:04:05+00:00", GATE, "2", "", "").describe()
+        'version 3 is champion now, in place of version 2.'
         """
         again = "again" if self.kind == ROLLBACK else "now"
         before = f", in place of version {self.previous}" if self.previous else "; there was none"
-        return f"version {self.version} is champion {again}{before}."
+        return f"version {self.version} is champion {again}{before}{past}."
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class _Standing:
     Args:
         champion: the version that the alias names, unless it is another cab type's.
         ids: the model ids of `versions`, by number.
-        changes: oldest first.
+        changes: oldest first, those of one version in the order of their tags.
     """
 
     client: mlflow.MlflowClient
@@ -191,12 +194,7 @@ class _Standing:
                 versions[number], ids[number] = version, model_id
             elif model_id and number == champion:
                 champion = None
-        changes = [
-            _read_change(number, record)
-            for number, version in versions.items()
-            for record in list_records(version, CHANGE)
-        ]
-        changes.sort(key=lambda change: change.at)
+        changes = _drop_not_done(_read_changes(versions), champion)
         return cls(client, cab, champion, versions, ids, changes)
 
     def find_change(self, number: str | None) -> Change | None:
@@ -218,16 +216,20 @@ class _Standing:
             number, at, kind, self.champion, _describe_user(), reason[:MOST_REASON],
             earlier[-MOST_EARLIER:],
         )  # fmt: skip
-        version, last = self.versions[number], self.find_change(number)
-        place = len(list_records(version, CHANGE)) + 1
-        is_same = last == self.changes[-1] if last else False
-        if last and is_same and replace(change, at=last.at, by=last.by) == last:
+        version = self.versions[number]
+        records = list_records(version, CHANGE)
+        place = len(records) + 1
+        if records and _read_change(number, records[-1]) not in self.changes:
             place -= 1  # written before a crash, and not carried out
         record = asdict(change)
         del record["version"]
         write_record(self.client, version, CHANGE, place, record)
-        if kind == PROMOTE and ROLLED_BACK in version.tags:
+        if kind != GATE and ROLLED_BACK in version.tags:
             self.client.delete_model_version_tag(REGISTERED_MODEL, number, ROLLED_BACK)
+        verdicts = list_records(version, VERDICT)
+        if verdicts and STAYS in verdicts[-1]:
+            del verdicts[-1][STAYS]
+            write_record(self.client, version, VERDICT, len(verdicts), verdicts[-1])
         alias = name_alias(CHAMPION, self.cab)
         self.client.set_registered_model_alias(REGISTERED_MODEL, alias, number)
         return change
@@ -236,6 +238,13 @@ class _Standing:
         """Make a version champion in the place of the present one, if there is one."""
         earlier = (*self.earlier, self.champion) if self.champion else self.earlier
         return self.crown(kind, number, reason, earlier)
+
+    def leave_to_people(self, how: str) -> None:
+        """Mark the champion, which a person takes out of use, so that the gate never undoes it."""
+        if self.champion in self.versions:
+            at = datetime.now(UTC).isoformat(timespec="seconds")
+            mark = f"{how} by {_describe_user()} at {at}"
+            self.client.set_model_version_tag(REGISTERED_MODEL, self.champion, ROLLED_BACK, mark)
 
     def list_periods(self) -> dict[str, list[Period]]:
         """Return when each version was champion, oldest first."""
@@ -256,7 +265,7 @@ def promote_candidate(
 ) -> Promotion:
     """Make a version champion that the gate found better, once, however often this is repeated.
 
-    A training that a person rolled back is left to people: who did so had a reason.
+    A training that a person rolled back or replaced is left to people: who did so had a reason.
 
     Args:
         against: the model id of the champion it was judged against, None if there was none.
@@ -284,7 +293,7 @@ def promote_candidate(
             why = f"it was judged against {against or 'no champion'}, and {now} now"
         else:
             change = standing.promote(GATE, version, reason)
-            return Promotion(is_champion=True, sentence=str(change))
+            return Promotion(is_champion=True, sentence=change.describe())
         sentence = f"version {version} stays a candidate: {why}. To have it all the same: "
         sentence += f"{name_command(f'promote {version}', cab)}."
         verdicts = list_records(found, VERDICT)
@@ -315,8 +324,9 @@ def promote(cab: Cab, reference: str) -> Promotion:
         standing = _Standing.read(client, cab)
         if standing.champion == number:
             return _say_is_already(number)
+        standing.leave_to_people(f"replaced with version {number}")
         change = standing.promote(PROMOTE, number, "Promoted by hand.")
-    return Promotion(is_champion=True, sentence=str(change))
+    return Promotion(is_champion=True, sentence=change.describe())
 
 
 def rollback(cab: Cab, from_version: str | None = None) -> Promotion:
@@ -359,12 +369,9 @@ def rollback(cab: Cab, from_version: str | None = None) -> Promotion:
             )
         target = earlier[-1]
         load_version(client, uri, standing.versions[target], cab)
-        if champion in standing.versions:
-            at = datetime.now(UTC).isoformat(timespec="seconds")
-            mark = f"rolled back by {_describe_user()} at {at}"
-            client.set_model_version_tag(REGISTERED_MODEL, champion, ROLLED_BACK, mark)
+        standing.leave_to_people("rolled back")
         change = standing.crown(ROLLBACK, target, f"Rolled back by hand{past}.", earlier[:-1])
-    return Promotion(is_champion=True, sentence=f"{str(change)[:-1]}{past}.")
+    return Promotion(is_champion=True, sentence=change.describe(past))
 
 
 def read_history(cab: Cab) -> History:
@@ -453,6 +460,35 @@ def _identify(client: mlflow.MlflowClient, version: ModelVersion) -> str | None:
             raise
         return None
     return tags.get(MODEL_ID)
+
+
+def _read_changes(versions: Mapping[str, ModelVersion]) -> list[Change]:
+    """Return the changes that versions' tags tell of, oldest first.
+
+    Those of one version come in the order of their tags, whatever the clocks said that dated them.
+    """
+    dated: list[tuple[str, Change]] = []
+    for number, version in versions.items():
+        at = ""
+        for record in list_records(version, CHANGE):
+            change = _read_change(number, record)
+            at = max(at, change.at)
+            dated.append((at, change))
+    return [change for _, change in sorted(dated, key=lambda each: each[0])]
+
+
+def _drop_not_done(changes: Sequence[Change], champion: str | None) -> list[Change]:
+    """Return the changes without those whose alias was never set, such as before a crash.
+
+    After such a change the champion before it is champion still. That is so, too, if somebody set
+    the alias back on MLflow's page; such a change is dropped with them.
+    """
+    after = [*(change.previous for change in changes[1:]), champion]
+    return [
+        change
+        for change, now in zip(changes, after, strict=False)
+        if now == change.version or now != change.previous
+    ]
 
 
 def _find_runs(client: mlflow.MlflowClient, cab: Cab) -> dict[str, Run]:

@@ -18,7 +18,14 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from taxi_duration.data.schema import DEFAULT_CAB, Cab
-from taxi_duration.errors import InputError, ModelError, describe, hide_credentials
+from taxi_duration.errors import (
+    InputError,
+    ModelError,
+    TransientSourceError,
+    describe,
+    hide_credentials,
+    translate,
+)
 from taxi_duration.evaluation.report import Report, load_report, read_report
 from taxi_duration.model.directory import REPORT_FILE, load_model
 from taxi_duration.model.model import DurationModel
@@ -265,6 +272,8 @@ def _load(
 ) -> FoundModel:
     if run is None or MODEL_ID not in run.data.tags:
         raise ModelError("no run of this pipeline logged it")
+    if "cab" not in run.data.params:
+        raise ModelError("its training ended before it was logged")
     _check_cab(run.data.params["cab"], name, cab)
     logged = list_models(run)
     if not logged:
@@ -287,4 +296,6 @@ def _download_report(run: Run, uri: str) -> Report:
     except ModelError:
         raise
     except Exception as error:  # of many kinds; each means the same to the caller
+        if translate(error) is TransientSourceError:
+            raise
         raise ModelError(f"its {REPORT_FILE} does not arrive: {describe(error)}") from error

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,22 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from taxi_duration.data.clean import Trips
 from taxi_duration.data.schema import DEFAULT_CAB, Cab
-from taxi_duration.errors import ModelError, SourceError, describe, hide_credentials
+from taxi_duration.errors import (
+    ModelError,
+    SourceError,
+    TransientSourceError,
+    describe,
+    hide_credentials,
+    translate,
+)
 from taxi_duration.evaluation.gate import Verdict
 from taxi_duration.evaluation.report import (
     Report,
-    check_finite,
     collect_gate_figures,
     collect_metrics,
+    read_report,
 )
-from taxi_duration.model.directory import MANIFEST_FILE, MODEL_FILE
+from taxi_duration.model.directory import MANIFEST_FILE, MODEL_FILE, REPORT_FILE
 from taxi_duration.model.model import DurationModel
 from taxi_duration.registry.store import find_database, find_experiment, hold_store
 from taxi_duration.settings import resolve_tracking_uri
@@ -161,19 +169,18 @@ def log_training(
         is_candidate: whether it was judged just now; its version gets the alias and the verdict.
 
     Raises:
-        ModelError: a figure of the report is not finite.
+        ModelError: the directory's report cannot be read.
         InputError: the address of the store is wrong.
         TransientSourceError: the store is locked or does not answer; asking again is safe.
         SourceError: the store refuses.
     """
-    check_finite(report)
     uri = resolve_tracking_uri()
     model_id = f"{directory.parent.name}/{directory.name}"
     with hold_store(uri) as client:
         experiment_id = find_experiment(client, uri)
         runs = _remove_unfinished(client, uri, experiment_id, f"{MODEL_ID} = '{model_id}'")
         if not any(map(_is_complete, runs)):
-            _log_run(client, experiment_id, model_id, cab, model, directory, report)
+            _log_run(client, experiment_id, model_id, cab, model, directory)
             runs = _search_runs(client, experiment_id, f"{MODEL_ID} = '{model_id}'")
         run, version = _keep_one(client, runs, model_id)
         number = str(version.version)
@@ -245,9 +252,12 @@ def _log_run(
     cab: Cab,
     model: DurationModel,
     directory: Path,
-    report: Report,
 ) -> None:
-    """Log parameters, tags, files, trials, model and metrics as a run that ends FINISHED."""
+    """Log parameters, tags, files, trials, model and metrics as a run that ends FINISHED.
+
+    The figures are those of the report among the files.
+    """
+    report = read_report((directory / REPORT_FILE).read_bytes(), str(directory / REPORT_FILE))
     months, identity = report.train.months, {MODEL_ID: model_id}
     params = {
         "cab": report.cab,
@@ -380,7 +390,8 @@ def load_logged_model(location: str, tracking_uri: str) -> DurationModel:
         location: of the logged model's artifacts.
 
     Raises:
-        ModelError: it does not arrive, or is no model that this version of the package can use.
+        ModelError: it is missing, or is no model that this version of the package can use.
+        Exception: whatever was raised when the store failed in a way that often passes.
     """
     import skops.io  # here, since it takes most of a second
 
@@ -394,6 +405,8 @@ def load_logged_model(location: str, tracking_uri: str) -> DurationModel:
             raise TypeError(f"it is a {type(model).__name__}")
         model.predict_clean(NO_TRIPS)
     except Exception as error:  # of many kinds; each means the same to the caller
+        if translate(error) is TransientSourceError:
+            raise
         raise ModelError(describe(error)) from error
     return model
 
@@ -412,7 +425,8 @@ def _remove_unfinished(
 ) -> list[Run]:
     """Delete what dead processes left of the runs with a tag, and return the others.
 
-    A sqlite store is held, so nobody else is logging there. On a server somebody may be.
+    A sqlite store is held, so nobody else is logging there. On a server somebody may be, in a run
+    that is RUNNING and began within the last hour.
     """
     runs = _search_runs(client, experiment_id, tag)
     wait = 0.0 if find_database(uri) else ABANDONED_SECONDS
@@ -420,7 +434,8 @@ def _remove_unfinished(
     dead = {
         run.info.run_id
         for run in runs
-        if run.info.status != "FINISHED" and run.info.start_time <= oldest
+        if run.info.status in ("FAILED", "KILLED")
+        or (run.info.status != "FINISHED" and run.info.start_time <= oldest)
     }
     left = [run for run in runs if run.data.tags.get(PARENT, run.info.run_id) not in dead]
     kept = [run for run in left if run.info.run_id not in dead]
@@ -521,11 +536,19 @@ def describe_verdict(report: Report, gate: Verdict) -> dict[str, Any]:
         "month": validation.month,
         "rmse": validation.rmse,
         "is_promoted": gate.is_promoted,
-        "reasons": "\n".join(gate.reasons)[:MOST_REASONS].split("\n") if gate.reasons else [],
+        "reasons": _drop_beyond(gate.reasons),
         "against": champion and champion.model_id,
         "against_version": champion and champion.version,
         **collect_gate_figures(report),
     }
+
+
+def _drop_beyond(reasons: Sequence[str]) -> list[str]:
+    """Return as many reasons as a tag has room for, and how many more there are."""
+    ends = accumulate(map(len, reasons))
+    kept = [reason for reason, end in zip(reasons, ends, strict=True) if end <= MOST_REASONS]
+    left = len(reasons) - len(kept)
+    return [*kept, f"{left} more in its report."] if left else kept
 
 
 def _record_verdict(client: mlflow.MlflowClient, version: ModelVersion, report: Report) -> None:

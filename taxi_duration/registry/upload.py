@@ -9,7 +9,7 @@ from pathlib import Path
 from taxi_duration.data.bucket import Folder, named_errors
 from taxi_duration.errors import ModelError
 from taxi_duration.files import stage
-from taxi_duration.model.directory import FILES, MANIFEST_FILE, verify_model
+from taxi_duration.model.directory import FILES, MANIFEST_FILE, MODEL_FILE, dump_json, verify_model
 
 POINTER_FILE = "latest.json"
 """Names the model of a cab type that was uploaded last, and its manifest's sha256."""
@@ -18,10 +18,11 @@ POINTER_FILE = "latest.json"
 def upload_model(folder: Folder, directory: Path) -> str:
     """Upload a model directory, then point `latest.json` beside it there.
 
-    As on the disk, the first to write stays: a model that is whole in the bucket, even if it
-    differs in its last digits, is only pointed to. Otherwise the manifest is put after the other
-    files, so that an interrupted upload is no model, and the pointer after the manifest. Each
-    file is sent with its sha256, which S3 compares with the bytes that arrived.
+    As on the disk, the first model to be written stays: another one that is whole in the bucket,
+    even if it differs only in its last digits, is only pointed to. Of the very same model.skops
+    what is said of it here takes the place of what is said there. The manifest is put after the
+    other files, so that an interrupted upload is no model, and the pointer after the manifest.
+    Each file is sent with its sha256, which S3 compares with the bytes that arrived.
 
     Args:
         folder: where models are uploaded to.
@@ -39,14 +40,18 @@ def upload_model(folder: Folder, directory: Path) -> str:
     above = folder.below(directory.parent.name)
     place = above.below(directory.name)
     with named_errors(place.address):
+        ours = (directory / MANIFEST_FILE).read_bytes()
         manifest = _read_whole_manifest(place, directory)
-        if manifest is None:
-            for file in FILES:
+        here, there = (json.loads(each)["sha256"] if each else {} for each in (ours, manifest))
+        if manifest is None or here[MODEL_FILE] == there[MODEL_FILE]:
+            changed = [file for file in FILES if here[file] != there.get(file)]
+            for file in changed:
                 place.put(file, (directory / file).read_bytes())
-            manifest = (directory / MANIFEST_FILE).read_bytes()
-            place.put(MANIFEST_FILE, manifest)
+            if changed:
+                place.put(MANIFEST_FILE, ours)
+            manifest = ours
         pointer = {"model": directory.name, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
-        above.put(POINTER_FILE, json.dumps(pointer, indent=2).encode() + b"\n")
+        above.put(POINTER_FILE, dump_json(pointer))
     return place.address
 
 

@@ -90,11 +90,11 @@ def test_history_as_json_has_all_of_it(
         "reasons": GATE["reasons"],
         "against": IDS["1"],
         "run_id": run_id,
-        "champion": [{"from": "2026-01-02T12:30:05+00:00", "to": "2026-01-04T12:30:05+00:00"}],
+        "champion": [{"from": "2026-01-03T12:30:05+00:00", "to": "2026-01-05T12:30:05+00:00"}],
         "is_synthetic": False,
     }
     assert found["events"][2] == {
-        "at": "2026-01-04T12:30:05+00:00",
+        "at": "2026-01-05T12:30:05+00:00",
         "kind": "rollback",
         "version": "1",
         "previous": "2",
@@ -119,7 +119,7 @@ green champion: version 1 of nyc-taxi-duration
   model             green/2023-01-aaaaaaaa
   trained on        2023-01
   validated on      2023-02, RMSE 5.500000 minutes
-  champion since    2026-01-06 12:30:05 UTC, rollback by ann@host
+  champion since    2026-01-07 12:30:05 UTC, rollback by ann@host
   why               Rolled back by hand.
   to use it         {find_program("python")} -m taxi_duration predict --model champion --input \
 FILE_OR_MONTH --output FILE
@@ -137,7 +137,7 @@ FILE_OR_MONTH --output FILE
     assert {name: found[name] for name in ("cab", "version", "since", "kind", "reason", "by")} == {
         "cab": "green",
         "version": "1",
-        "since": "2026-01-06T12:30:05+00:00",
+        "since": "2026-01-07T12:30:05+00:00",
         "kind": "rollback",
         "reason": "Rolled back by hand.",
         "by": "ann@host",

@@ -127,7 +127,7 @@ def test_the_challenger_is_judged_on_the_same_trips(story: Story, real_data: Pat
     months = ("2023-02", "2023-03")
     verdict = judge(errors, scores.analysis, months, GateSettings(), opponent)
     assert verdict.is_promoted
-    assert report["gate"] == verdict.describe()
+    assert report["gate"] == verdict.model_dump(mode="json")
     assert report["gate"]["champion"]["rmse"] == pytest.approx(4.718714, abs=5e-7)
     assert report["gate"]["bootstrap"]["improvement"] == pytest.approx(0.0072, abs=5e-5)
     assert report["gate"]["bootstrap"]["lowest"] == pytest.approx(0.0033, abs=5e-4)

@@ -17,7 +17,7 @@ import skops.io
 from taxi_duration import ModelError, load_model
 from taxi_duration.evaluation.report import Report, check_finite, load_report
 from taxi_duration.files import hash_file
-from taxi_duration.model.directory import FILES, NEEDED, save_model, verify_model
+from taxi_duration.model.directory import FILES, MODEL_FORMAT, NEEDED, save_model, verify_model
 from taxi_duration.model.model import DurationModel
 from tests.conftest import REPOSITORY
 from tests.support.killed_saves import KILLED, KILLED_REPAIRS, MODEL_ID, SAID
@@ -142,14 +142,14 @@ TAMPERED: list[tuple[Tamper, str]] = [
     (write("manifest.json", ""), NO_MODEL),
     (write("manifest.json", "[]"), NO_MODEL),
     (write("manifest.json", "null"), NO_MODEL),
-    (write("manifest.json", '{"format": 3, "sha256": 3}'), NO_MODEL),
+    (write("manifest.json", '{"format": 4, "sha256": 3}'), NO_MODEL),
     (write("manifest.json", "[" * 100_000), NO_MODEL),
-    (write("manifest.json", json.dumps({"format": 3, "sha256": [*FILES]})), "names"),
+    (write("manifest.json", json.dumps({"format": MODEL_FORMAT, "sha256": [*FILES]})), "names"),
     (
         change_manifest(format="3"),
-        "has format '3', and this version reads 3: train",
+        "has format '3', and this version reads 4: train",
     ),
-    (change_manifest(format=2), "has format 2, and this version reads 3: train"),
+    (change_manifest(format=2), "has format 2, and this version reads 4: train"),
     (
         change_manifest(sha256={}),
         "names nothing where a model has model.skops, report.json, report.html, README.md, which",

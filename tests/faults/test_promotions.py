@@ -49,6 +49,7 @@ def test_done_again_after_a_death_it_is_done_and_told_once(
     kind, version, sentence = EXPECTED[action]
     with use_store(Path(shutil.copy(killed / action / point / "mlflow.db", tmp_path))) as client:
         assert read_history(GREEN).champion == "2"  # the alias is the truth
+        assert tell_changes() == BEFORE
         assert str(ACTIONS[action]()) == sentence
         assert read_aliases(client)["champion"] == version
         assert tell_changes() == [*BEFORE, (kind, version)]

@@ -405,6 +405,19 @@ def test_first_upload_of_a_run_stays(
     assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of one worker"
 
 
+def test_report_of_the_same_model_is_renewed(stub: S3Stub, model: Path, tmp_path: Path) -> None:
+    folder = Folder.open(make_bucket(stub.endpoint), "models")
+    upload_model(folder, model)
+    (model / "report.json").write_text("another")
+    hashes = {name: hash_file(model / name) for name in FILES}
+    (model / "manifest.json").write_bytes(dump_json({"format": MODEL_FORMAT, "sha256": hashes}))
+    stub.requests.clear()
+    upload_model(folder, model)
+    put = [Path(key).name for method, key in stub.requests if method == "PUT"]
+    assert put == ["report.json", "manifest.json", "latest.json"]
+    assert read_uploaded(stub, tmp_path / "copy") == "the model.skops of one worker"
+
+
 @pytest.mark.parametrize("key", UPLOADED[:-1])
 def test_damaged_upload_is_replaced(
     key: str, stub: S3Stub, model: Path, other: Path, tmp_path: Path

@@ -3,6 +3,7 @@
 import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -15,7 +16,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import read_trips
 from taxi_duration.evaluation.report import read_versions
 from taxi_duration.model import training
-from taxi_duration.model.directory import read_file, save_model
+from taxi_duration.model.directory import MODEL_FORMAT, read_file, save_model, verify_model
 from taxi_duration.model.features import FEATURE_SETS
 from taxi_duration.model.model import DurationModel
 from taxi_duration.model.training import identify_training
@@ -55,12 +56,21 @@ def test_a_loaded_model_predicts_what_the_saved_one_did(
         assert {entry.date_time[0] for entry in packed.infolist()} == {1980}
 
 
-def test_the_first_to_save_a_training_stays(course: DurationModel, tmp_path: Path) -> None:
+def test_the_first_model_of_a_training_stays_and_the_last_report_of_it(
+    course: DurationModel, tmp_path: Path
+) -> None:
     first = save_model(tmp_path, MODEL_ID, course, SAID)
     written = {path: path.stat().st_mtime_ns for path in first.iterdir()}
+    others = replace(course, intercept=course.intercept + 1e-9)  # in its last digits
     other = {**SAID, "report.json": b"other"}
+    for model, files in ((course, SAID), (others, other)):
+        assert save_model(tmp_path, MODEL_ID, model, files) == first
+        assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == written
+    content = (first / "model.skops").read_bytes()
     assert save_model(tmp_path, MODEL_ID, course, other) == first
-    assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == written
+    verify_model(first)
+    assert (first / "model.skops").read_bytes() == content
+    assert read_file(first, "report.json") == b"other"
     assert save_model(tmp_path, f"{MODEL_ID[:-1]}e", course, SAID) != first
 
 
@@ -130,5 +140,5 @@ def test_the_manifest_names_every_other_file(course: DurationModel, tmp_path: Pa
     manifest = json.loads(
         (save_model(tmp_path, MODEL_ID, course, SAID) / "manifest.json").read_text()
     )
-    assert manifest["format"] == 3
+    assert manifest["format"] == MODEL_FORMAT
     assert sorted(manifest["sha256"]) == ["README.md", "model.skops", "report.html", "report.json"]

@@ -82,6 +82,10 @@ def test_a_training_that_a_person_rolled_back_is_left_to_people(
     promote(GREEN, "2")
     let_gate("3", "2")
     assert let_gate("2", "3") == "version 2 is champion now, in place of version 3."
+    # Nor does the gate undo a promotion by hand.
+    promote(GREEN, "1")
+    told = let_gate("2", "1")
+    assert ": this training was champion before, and was replaced with version 1 by " in told
 
 
 @pytest.mark.parametrize(
@@ -112,6 +116,10 @@ def test_why_a_better_version_stays_a_candidate_is_told_by_history(
     found = read_history(GREEN).find("3")
     assert found is not None
     assert (found.verdict, found.reasons) == ("not promoted", (told,))
+    promote(GREEN, "3")
+    found = read_history(GREEN).find("3")
+    assert found is not None
+    assert (found.verdict, found.reasons) == ("promoted", ())
 
 
 def test_the_gate_replaces_no_version_that_it_could_not_judge_against(
@@ -291,7 +299,9 @@ def test_verdicts_are_records_of_the_one_version_of_a_training(
     version = registry.get_model_version(REGISTERED_MODEL, "2")
     first, second = list_records(version, "verdict.")
     assert first.pop("at").endswith("+00:00")
-    assert first == describe_verdict(registered.describe("2", GATE)) == {
+    report = registered.describe("2", GATE)
+    assert report.gate
+    assert first == describe_verdict(report, report.gate) == {
         "month": "2023-03", "rmse": RMSE["2"], "is_promoted": False, "reasons": GATE["reasons"],
         "against": IDS["1"], "against_version": "1",
         "champion_rmse": 5.5, "improvement": 0.0125, "lowest_improvement": -0.25,
@@ -300,5 +310,21 @@ def test_verdicts_are_records_of_the_one_version_of_a_training(
     found = read_history(GREEN).find("2")
     assert found is not None
     assert (found.verdict, found.reasons) == ("promoted", ())
-    long = {**GATE, "reasons": ["x" * 9000]}
+    long = {**GATE, "reasons": ["It is worse.", "x" * 9000, "It is older."]}
     assert registered.log("2", long) == "2"
+    version = registry.get_model_version(REGISTERED_MODEL, "2")
+    last = list_records(version, "verdict.")[-1]
+    assert last["reasons"] == ["It is worse.", "2 more in its report."]
+
+
+def test_the_last_change_of_a_version_is_that_of_its_last_tag(
+    registry: mlflow.MlflowClient,
+) -> None:
+    for version in ("2", "1", "2"):
+        promote(GREEN, version)
+    first = registry.get_model_version(REGISTERED_MODEL, "2").tags["champion.1"]
+    late = json.dumps({**json.loads(first), "at": "2999-01-01T00:00:00+00:00"})
+    registry.set_model_version_tag(REGISTERED_MODEL, "2", "champion.1", late)
+    change = read_history(GREEN).find_change("2")
+    assert change is not None
+    assert change.previous == "1"

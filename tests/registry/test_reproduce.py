@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_duration.data.schema import CABS
-from taxi_duration.evaluation.report import Report, load_report
+from taxi_duration.evaluation.report import load_report
 from taxi_duration.files import hash_file
 from taxi_duration.model.directory import CARD_FILE, PAGE_FILE, REPORT_FILE, load_model, save_model
 from taxi_duration.model.features import FEATURE_SETS
@@ -49,10 +49,12 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_sample_training(tmp_path_factory.mktemp("course"), "course")
 
 
-def alter(directory: Path, models: Path, report: Report | None = None, **changes: Any) -> Path:
+def alter(
+    directory: Path, models: Path, report: Mapping[str, Any] | None = None, **changes: Any
+) -> Path:
     """A model directory like another, of a model or with a report that is changed."""
     model = replace(load_model(directory), **changes)
-    altered = {**load_report(directory), **(report or {})}
+    altered = {**load_report(directory).model_dump(), **(report or {})}
     files = {REPORT_FILE: json.dumps(altered).encode(), PAGE_FILE: b"", CARD_FILE: b""}
     return save_model(models, altered["model_id"], model, files)
 
@@ -78,7 +80,7 @@ def test_json_says_what_was_compared(course: Path, reproduce: Reproduce) -> None
     found = json.loads(reproduce(0, course, "--json"))
     assert found["agrees"] is found["is_same_code"] is True
     assert found["model_id"] == f"green/{course.name}"
-    assert found["inputs"] == load_report(course)["inputs"]
+    assert found["inputs"] == load_report(course).inputs
     assert (found["tolerance"], found["other_versions"]) == (1e-9, {})
     assert found["differences"]["coefficients of PU_DO"] == 0.0
 
@@ -105,8 +107,8 @@ def test_what_was_altered_is_found_and_named(
         tmp_path,
         {
             "model_id": "green/2025-01-00000000",
-            "train": {**report["train"], "rows_read": report["train"]["rows_read"] + 1},
-            "validation": {**report["validation"], "mae": report["validation"]["mae"] + 1e-7},
+            "train": {**report.train.model_dump(), "rows_read": report.train.rows_read + 1},
+            "validation": {**report.validation.model_dump(), "mae": report.validation.mae + 1e-7},
         },
         coefficients=coefficients,
     )
@@ -127,9 +129,9 @@ def test_what_was_altered_is_found_and_named(
 def test_other_versions_are_noted_and_no_failure(
     course: Path, tmp_path: Path, reproduce: Reproduce
 ) -> None:
-    versions = {**load_report(course)["versions"], "numpy": "1.0", "mkl": "2"}
+    versions = {**load_report(course).versions, "numpy": "1.0", "mkl": "2"}
     *_, note, verdict = reproduce(0, alter(course, tmp_path, {"versions": versions})).splitlines()
-    here = load_report(course)["versions"]["numpy"]
+    here = load_report(course).versions["numpy"]
     assert note == (
         f"note: mkl 2 was recorded, none is here; numpy 1.0 was recorded, {here} is here"
     )
@@ -175,7 +177,7 @@ def test_a_synthetic_month_that_is_absent_is_not_fetched(
 def published(course: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model directory of a training on the sample, as if the TLC had published that."""
     inputs = {name.removeprefix("synthetic_"): sha256
-              for name, sha256 in load_report(course)["inputs"].items()}  # fmt: skip
+              for name, sha256 in load_report(course).inputs.items()}  # fmt: skip
     changed = {"inputs": inputs, "model_id": "green/2025-01-00000000"}
     return alter(course, tmp_path_factory.mktemp("published"), changed)
 
@@ -211,11 +213,10 @@ def test_a_synthetic_month_does_not_stand_in_for_a_real_one(
         ({"inputs": {}}, "KeyError: 'green_tripdata_2025-01.parquet'"),
         ({"alphas": []}, "LookupError: no alpha"),
         ({"thresholds": {"most_rows": -1}}, "ValidationError: 1 validation error for Thresholds"),
-        ({"trials": [{"alpha": 1.0}]}, "KeyError: 'rmse'"),
     ],
 )
 def test_a_report_that_lacks_something_is_refused(
-    change: Report, reason: str, course: Path, tmp_path: Path, reproduce: Reproduce
+    change: dict[str, Any], reason: str, course: Path, tmp_path: Path, reproduce: Reproduce
 ) -> None:
     altered = alter(course, tmp_path, change)
     said = reproduce(2, altered)

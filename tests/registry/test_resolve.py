@@ -7,16 +7,18 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import requests
 import skops.io
 from prefect import flow
 from sklearn.linear_model import LinearRegression
 
 from taxi_duration import InputError, ModelError, SourceError, load_model
 from taxi_duration.data.schema import CABS
+from taxi_duration.errors import TransientSourceError
 from taxi_duration.flows.backfill import find_champion
 from taxi_duration.registry.resolve import find_model, load_champion
 from taxi_duration.registry.runs import CHAMPION, REGISTERED_MODEL, log_training
-from taxi_duration.registry.store import hold_store
+from taxi_duration.registry.store import EXPERIMENT, hold_store
 from tests.support.months import FEBRUARY, JANUARY
 from tests.support.runs import read_logs
 from tests.support.trained import make_report, save_training, train_on
@@ -91,7 +93,7 @@ def test_a_model_is_found_by_whatever_names_it(
         str(directory) if is_here else f"MLflow run {run_id} in {store.tracking_uri}"
     )
     assert (found.months, found.is_synthetic) == (("2025-01",), False)
-    assert found.report["model_id"] == model_id
+    assert found.report.model_id == model_id
     if name == "model id":  # which is looked for below a models directory too
         assert find_model(model_id, GREEN, logged / "models").place == str(directory)
     with pytest.raises(InputError, match="of another cab type, green, than yellow"):
@@ -190,6 +192,34 @@ def test_a_version_that_another_made_is_refused(store: mlflow.MlflowClient, tmp_
     with pytest.raises(ModelError, match=r"version 2 .*no run of this pipeline logged it\): make"):
         load_champion(GREEN)
     store.delete_model_version(REGISTERED_MODEL, other.version)
+
+
+@pytest.mark.parametrize("lost", ["model.skops", "report.json"])
+def test_a_store_that_is_lost_on_the_way_is_asked_again(
+    lost: str, store: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download = mlflow.artifacts.download_artifacts
+
+    def lose(uri: str, **options: str) -> str:
+        if uri.endswith(lost):
+            raise requests.ConnectionError("connection reset")
+        return str(download(uri, **options))
+
+    crown(store)
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lose)
+    with pytest.raises(TransientSourceError, match=r"^MLflow store .* failed \(connection reset\)"):
+        load_champion(GREEN)
+
+
+def test_a_run_that_ended_early_is_refused(store: mlflow.MlflowClient) -> None:
+    experiment = store.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    tags = {"model_id": "green/2025-01-00000000"}
+    run_id = store.create_run(experiment.experiment_id, tags=tags).info.run_id
+    crown(store)
+    with pytest.raises(ModelError, match="its training ended before it was logged"):
+        find_model(run_id)
+    store.delete_run(run_id)
 
 
 @flow

@@ -11,12 +11,11 @@ import mlflow
 import pytest
 
 from taxi_duration.data.schema import CABS
-from taxi_duration.evaluation.report import Report
-from taxi_duration.model.directory import dump_json
+from taxi_duration.evaluation.report import Report, dump_report
 from taxi_duration.model.model import DurationModel
 from taxi_duration.registry.runs import REGISTERED_MODEL, log_training
 from tests.support.months import JANUARY
-from tests.support.trained import make_report, save_training, train_on
+from tests.support.trained import alter, make_report, save_training, train_on
 
 GREEN, YELLOW = CABS["green"], CABS["yellow"]
 IDS = {
@@ -32,9 +31,11 @@ GATE: dict[str, Any] = {
     "is_promoted": False,
     "reasons": ["It is worse.", "Queens is worse by 9 %."],
     "champion": {
-        "version": "1", "model_id": IDS["1"], "months": ["2023-01"], "is_seen": False,
-        "rmse": 5.5, "mae": 4.0,
+        "version": "1", "model_id": IDS["1"], "months": ["2023-01"], "is_synthetic": False,
+        "is_seen": False, "rmse": 5.5, "mae": 4.0,
     },
+    "findings": [],
+    "unavailable": None,
     "bootstrap": {"improvement": 0.0125, "lowest": -0.25, "resamples": 999, "blocks": 16},
     "settings": {},
 }  # fmt: skip
@@ -54,22 +55,19 @@ class Registered:
         """The report of a version, as if it had been trained on the month in its model id."""
         cab, name = IDS[version].split("/")
         month, after = name[:7], f"2023-{int(name[5:7]) + 1:02}"
-        return {
-            **self.report,
-            "model_id": IDS[version],
-            "cab": cab,
-            "train": {**self.report["train"], "months": [month]},
-            "validation": {
-                **self.report["validation"], "month": after, "rmse": RMSE[version],
-            },
-            "stability": {after: self.report["stability"]["2025-02"]},
-            "gate": gate,
-        }  # fmt: skip
+        return alter(
+            self.report,
+            {"train": {"months": [month]}, "validation": {"month": after, "rmse": RMSE[version]}},
+            model_id=IDS[version],
+            cab=cab,
+            stability={after: self.report.stability["2025-02"]},
+            gate=gate,
+        )
 
     def log(self, version: str, gate: dict[str, Any] | None = None) -> str:
         """Log a version to the store in use, and return its number there."""
         cab, report = CABS[IDS[version].split("/")[0]], self.describe(version, gate)
-        (self.directories[version] / "report.json").write_bytes(dump_json(report))
+        (self.directories[version] / "report.json").write_bytes(dump_report(report))
         return log_training(cab, self.model, self.directories[version], report).version
 
 

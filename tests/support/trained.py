@@ -42,6 +42,7 @@ def make_report(training: Training, sha256: str = "ab", verdict: Verdict | None 
     errors = Evaluation(rmse=5.5, mae=4.0, rows=funnel.rows_kept)
     model = training.model
     report = build_report(
+        model_id="",
         cab="green",
         training=training,
         alphas=(1.0, 3.0, 10.0),
