@@ -17,13 +17,17 @@ CHECKOUT = PACKAGE.parent
 COMPUTING = ("numpy", "scipy", "pandas", "pyarrow")
 """The libraries that figures are computed with."""
 
+COMPUTING_NOTHING = ("errors", "files", "settings", "version")
+"""Modules whose code changes no figure: they refuse, word, store and name what others compute."""
+
 
 @cache
 def identify_code(module: str, package: Path = PACKAGE) -> str:
     """Return a digest of the code that a module of this package computes with.
 
-    It covers the module, every module of the package that it imports, directly or not, Python and
-    `COMPUTING`. Comments and docstrings do not count, nor does any other module.
+    It covers the module, every module of the package that it imports, directly or not, but those
+    of `COMPUTING_NOTHING`, Python and `COMPUTING`. Comments and docstrings do not count, nor does
+    any other module.
 
     Args:
         module: a dotted name, such as "taxi_duration.model.month_sums".
@@ -38,7 +42,7 @@ def identify_code(module: str, package: Path = PACKAGE) -> str:
 
 
 def list_sources(module: str, package: Path = PACKAGE) -> list[Path]:
-    """Return the source files of a module and of all that it imports from this package, sorted."""
+    """Return the source files of a module and of all that it computes with, sorted."""
     found: set[Path] = set()
     waiting = [module]
     while waiting:
@@ -57,7 +61,7 @@ def list_sources(module: str, package: Path = PACKAGE) -> list[Path]:
 
 def _find_source(module: str, package: Path) -> Path | None:
     top, *parts = module.split(".")
-    if top != package.name:
+    if top != package.name or (parts and parts[0] in COMPUTING_NOTHING):
         return None
     place = package.joinpath(*parts)
     # The package's own face imports nearly everything, and computes nothing.

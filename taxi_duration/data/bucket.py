@@ -32,8 +32,12 @@ from taxi_duration.errors import (
     DataError,
     InputError,
     SourceError,
+    StorageError,
+    TaxiDurationError,
     TransientSourceError,
+    describe,
     hide_credentials,
+    translate,
     translated,
 )
 from taxi_duration.settings import TransferSettings, read_settings
@@ -79,31 +83,41 @@ def named_errors(location: str) -> Iterator[None]:
         DataError: the object is missing.
         TransientSourceError: the server failed in a way worth a retry.
         SourceError: the server refused, or cannot be asked.
+        OSError: the local disk, which is not the bucket's fault.
     """
+    remedy = "check the block's bucket, endpoint, region and credentials"
     try:
-        with translated(location, "check the block's bucket, endpoint, region and credentials"):
-            yield
-    except SourceError as error:
-        if not isinstance(error.__cause__, ClientError):
+        yield
+    except TaxiDurationError:
+        raise
+    except ClientError as error:
+        raise _name_answer(location, error, remedy) from error
+    except ValueError as error:  # such as boto raises at an endpoint
+        raise SourceError(f"{location} cannot be asked for ({describe(error)})", remedy) from error
+    except Exception as error:
+        if translate(error) is StorageError:
+            raise  # by the disk that a download is written to, which `stage` names
+        with translated(location, remedy):
             raise
-        code = str(error.__cause__.response.get("Error", {}).get("Code", ""))
-        status = read_status(error.__cause__)
-        problem, remedy = f"{location}: the server answered {status} ({code})", error.remedy
-        if code == "NoSuchBucket":
-            problem, remedy = f"{location}: the bucket does not exist", "correct the block"
-        elif status == httpx.codes.FORBIDDEN:
-            # S3 denies what is missing, too, to those who may not list the bucket.
-            problem = f"{location}: access denied ({code}), or the object is missing"
-            remedy = "check the block's key, secret and policy"
-        elif isinstance(error, TransientSourceError):
-            problem, remedy = f"{problem}: it is busy or failing", "try again later"
-        raise type(error)(problem, remedy) from error.__cause__
-    except DataError as error:
-        if not isinstance(error.__cause__, ClientError):
-            raise
-        raise DataError(
-            f"{location} does not exist", "upload it, or correct the prefix"
-        ) from error.__cause__
+
+
+def _name_answer(location: str, error: ClientError, remedy: str) -> TaxiDurationError:
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    status, kind = read_status(error), translate(error) or SourceError
+    if kind is DataError:
+        return DataError(f"{location} does not exist", "upload it, or correct the prefix")
+    if code == "NoSuchBucket":
+        return kind(f"{location}: the bucket does not exist", "correct the block")
+    if status == httpx.codes.FORBIDDEN:
+        # S3 denies what is missing, too, to those who may not list the bucket.
+        return kind(
+            f"{location}: access denied ({code}), or the object is missing",
+            "check the block's key, secret and policy",
+        )
+    problem = f"{location}: the server answered {status} ({code})"
+    if kind is TransientSourceError:
+        return kind(f"{problem}: it is busy or failing", "try again later")
+    return kind(problem, remedy)
 
 
 def read_status(error: ClientError) -> int:
@@ -116,7 +130,7 @@ CREATE_BLOCKS = "python -m taxi_duration create-s3-blocks"
 DEFAULT_BLOCK = "s3-bucket-block"
 BUCKET_VARIABLE = "TAXI_DURATION_S3_BUCKET"
 
-ENDPOINT = re.compile(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/\S*)?")
+ENDPOINT = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/\S*)?")
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 """S3's rules for a new bucket, all but its reserved words."""
 
@@ -192,15 +206,24 @@ def load_bucket(name: str) -> S3Bucket:
 
     Raises:
         InputError: there is none; Prefect looks blocks up by type and name.
+        SourceError: Prefect's server failed (TransientSourceError when it may yet answer), or the
+            block cannot be read.
     """
-    try:
-        return cast(S3Bucket, S3Bucket.load(name))
-    except (ValueError, ObjectNotFound) as error:
-        raise InputError(
-            f"S3Bucket block {name!r} is not saved on this server (a block of another type by "
-            "that name does not count)",
-            f"save one with {CREATE_BLOCKS} --name {name}",
-        ) from error
+    block, again = f"S3Bucket block {name!r}", f"{CREATE_BLOCKS} --name {name}"
+    with translated(f"loading {block}", "check Prefect's server"):
+        try:
+            return cast(S3Bucket, S3Bucket.load(name))
+        except (ValueError, RuntimeError) as error:
+            if isinstance(error.__cause__, ObjectNotFound):
+                raise InputError(
+                    f"{block} is not saved on this server (a block of another type by that name "
+                    "does not count)",
+                    f"save one with {again}",
+                ) from error
+            # Its cause may quote the block's fields; Prefect's own words do not.
+            raise SourceError(
+                f"{block} cannot be read ({describe(error)})", f"save it anew with {again}"
+            ) from error
 
 
 @dataclass(frozen=True)

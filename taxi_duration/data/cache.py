@@ -250,13 +250,10 @@ def _fetch(
             os.utime(_sidecar_path(path))  # so that those who wait for the lock need not ask
             return known
         try:
-            rows = check_footer(fetched, cab)
+            # The name of the temporary directory it is still in tells nobody anything.
+            rows = check_footer(fetched, cab, path.name)
         except DataError as error:
-            # The file is still in a temporary directory, whose name tells nobody anything.
-            problem = error.problem.replace(str(fetched), path.name)
-            raise DataError(
-                f"{source.address} sent no month of {cab.name} trips: {problem}", error.remedy
-            ) from error
+            raise error.about(f"{source.address} sent no month of {cab.name} trips") from error
         flush_to_disk(fetched)
         sidecar = Sidecar(
             **asdict(delivery),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -16,15 +15,14 @@ import pandas as pd
 from taxi_duration.data.month import Month
 from taxi_duration.data.schema import (
     EARLIEST,
-    FIRST_ZONE,
     KINDS,
-    LAST_ZONE,
     LATEST,
     MOST_MILES,
     TIME,
     ZONE,
     match_columns,
 )
+from taxi_duration.data.zones import FIRST_ZONE, LAST_ZONE
 from taxi_duration.errors import DataError
 from taxi_duration.settings import Thresholds, name_variable
 
@@ -205,14 +203,17 @@ def _read_times(column: Any) -> npt.NDArray[np.datetime64]:
     )
     if has_number or pd.api.types.is_numeric_dtype(column.dtype):
         raise TypeError("numbers are not times")
+    times = pd.Series(column, copy=False)
     try:
-        return pd.Series(column, copy=False).astype("datetime64[us]").to_numpy()
+        return times.astype("datetime64[us]").to_numpy()
     except (TypeError, ValueError) as error:
-        if re.search("tz|timezone", str(error)):
-            raise TypeError(
-                "the TLC's have no time zone; convert them to New York's time and drop the zone"
-            ) from error
-        raise
+        try:
+            times.astype("datetime64[us, UTC]")
+        except (TypeError, ValueError):
+            raise error from None
+        raise TypeError(
+            "the TLC's have no time zone; convert them to New York's time and drop the zone"
+        ) from error
 
 
 def _read_numbers(column: Any, ours: str) -> npt.NDArray[Any]:

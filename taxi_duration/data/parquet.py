@@ -35,7 +35,9 @@ FETCH_AGAIN = "delete it and fetch it again"
 
 
 @contextmanager
-def name_damage(path: Path, what: str = "is damaged", remedy: str = FETCH_AGAIN) -> Iterator[None]:
+def name_damage(
+    path: Path | str, what: str = "is damaged", remedy: str = FETCH_AGAIN
+) -> Iterator[None]:
     """Name the file in whatever Arrow raises at bytes that are wrong, such as a name in no UTF-8.
 
     Raises:
@@ -49,27 +51,31 @@ def name_damage(path: Path, what: str = "is damaged", remedy: str = FETCH_AGAIN)
         raise DataError(f"{path} {what}: {describe(error)}", remedy) from error
 
 
-def open_parquet(path: Path, remedy: str = FETCH_AGAIN, **options: Any) -> pq.ParquetFile:
+def open_parquet(
+    path: Path, remedy: str = FETCH_AGAIN, name: Path | str | None = None, **options: Any
+) -> pq.ParquetFile:
     """Open a file and read its footer.
 
     Args:
+        name: what messages call the file; its path when None.
         options: of `ParquetFile`.
 
     Raises:
         DataError: it is absent or no parquet file.
     """
-    with name_damage(path, "is not a parquet file", remedy):
+    name = name or path
+    with name_damage(name, "is not a parquet file", remedy):
         try:
             return pq.ParquetFile(path, **options)
         except FileNotFoundError as error:
-            raise DataError(f"{path} does not exist", "give the path of a month's file") from error
+            raise DataError(f"{name} does not exist", "give the path of a month's file") from error
         except PermissionError as error:
             raise DataError(
-                f"{path} cannot be read ({error.strerror})", "give yourself permission"
+                f"{name} cannot be read ({error.strerror})", "give yourself permission"
             ) from error
 
 
-def check_columns(parquet: pq.ParquetFile, path: Path, cab: Cab | None) -> dict[str, str]:
+def check_columns(parquet: pq.ParquetFile, path: Path | str, cab: Cab | None) -> dict[str, str]:
     """Refuse a file whose footer shows that it is no month of trips.
 
     Args:
@@ -176,8 +182,11 @@ def is_synthetic(file_name: str) -> bool:
     return file_name.startswith(SYNTHETIC_PREFIX)
 
 
-def check_footer(path: Path, cab: Cab | None = None) -> int:
+def check_footer(path: Path, cab: Cab | None = None, name: Path | str | None = None) -> int:
     """Refuse a file whose footer shows it cannot be a month of trips, without reading a row.
+
+    Args:
+        name: what messages call the file; its path when None.
 
     Returns:
         How many rows it says it holds.
@@ -186,11 +195,12 @@ def check_footer(path: Path, cab: Cab | None = None) -> int:
         DataError: not a parquet file, a required column missing or of a type that cannot be read,
             no row, or more rows than a month has.
     """
-    with open_parquet(path) as parquet:
-        check_columns(parquet, path, cab)
+    name = name or path
+    with open_parquet(path, name=name) as parquet:
+        check_columns(parquet, name, cab)
         rows = int(parquet.metadata.num_rows)
     if not rows:
-        check_funnel(path, _count_nothing(None))
+        check_funnel(name, _count_nothing(None))
     return rows
 
 
@@ -244,7 +254,7 @@ def check_unchanged(path: Path, sha256: str) -> None:
         )
 
 
-def check_funnel(path: Path, funnel: RowFunnel, thresholds: Thresholds | None = None) -> None:
+def check_funnel(path: Path | str, funnel: RowFunnel, thresholds: Thresholds | None = None) -> None:
     """`RowFunnel.check`, with the file's path in the message."""
     try:
         funnel.check(thresholds)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
@@ -198,27 +199,30 @@ class Tlc:
         """Send a request and yield the answer, having followed redirects within one host."""
         limits = self.transfer_settings
         try:
-            with (
-                _open_client(limits, self._check_host) as client,
-                client.stream(
+            with _open_client(limits, self._check_host) as client:
+                request = client.build_request(
                     method,
                     month_url(self.cab, self.month, self.settings),
                     # Unencoded, so that Content-Length counts the bytes that are written.
                     headers={"Accept-Encoding": "identity", **(headers or {})},
-                ) as response,
-            ):
-                yield response
-        except httpx.TooManyRedirects as error:
+                )
+                for _ in range(1 + MOST_REDIRECTS):
+                    # httpx's own following reads a redirect's body, however long; this reads none.
+                    with closing(client.send(request, stream=True)) as response:
+                        if response.next_request is None:
+                            yield response
+                            return
+                        request = response.next_request
             raise SourceError(
                 f"{self.address} redirects more than {MOST_REDIRECTS} times",
                 "check TAXI_DURATION_TLC_URL",
-            ) from error
+            )
         except httpx.InvalidURL as error:
             raise SourceError(
                 f"{self.address} is not an address ({error})", "set TAXI_DURATION_TLC_URL"
             ) from error
         except httpx.TransportError as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            if _is_of_certificate(error):
                 raise SourceError(
                     f"{self.address} does not prove who it is ({error})",
                     "check the network, or name the authority that vouches for a mirror in "
@@ -277,8 +281,6 @@ def _open_client(limits: TransferSettings, check: Callable[[httpx.Request], None
     try:
         return httpx.Client(
             timeout=httpx.Timeout(limits.read_seconds, connect=limits.connect_seconds),
-            follow_redirects=True,
-            max_redirects=MOST_REDIRECTS,
             event_hooks={"request": [check]},
         )
     except OSError as error:
@@ -287,6 +289,13 @@ def _open_client(limits: TransferSettings, check: Callable[[httpx.Request], None
             f"certificates that can be read ({describe(error)})",
             "correct or unset it",
         ) from error
+
+
+def _is_of_certificate(error: BaseException | None) -> bool:
+    """Return whether an error came of a certificate; httpcore hides what its errors came of."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__context__
+    return error is not None
 
 
 def _read_wait(headers: httpx.Headers) -> float:

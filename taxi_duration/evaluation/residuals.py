@@ -15,7 +15,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from taxi_duration.data.clean import LONGEST_MINUTES, Trips
-from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
+from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
 from taxi_duration.model.baselines import make_keys
 from taxi_duration.model.features import (
     MICROSECONDS_IN_HOUR,

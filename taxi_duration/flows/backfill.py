@@ -36,6 +36,7 @@ from taxi_duration.evaluation.walk_forward import Step, list_rows, list_series
 from taxi_duration.flows.options import BACKFILL_FLOW, BackfillOptions, takes
 from taxi_duration.flows.runners import (
     Reducing,
+    check_runner,
     count_workers,
     evaluate_champion,
     open_runner,
@@ -56,7 +57,6 @@ from taxi_duration.flows.tasks import (
 from taxi_duration.flows.train import (
     SUMS_DIRECTORY,
     Plan,
-    check_runner,
     check_settings,
     describe_run,
     identify_run,

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any, TypeVar, cast
@@ -51,6 +52,8 @@ from taxi_duration.version import identify_code
 
 Result = TypeVar("Result")
 
+DASK_REQUIREMENT = "prefect-dask>=0.3.7,<1"
+
 CONNECT_SECONDS = 10
 """How long a Dask scheduler may take to answer."""
 
@@ -66,6 +69,21 @@ DASK_LOG_LEVELS = {
 
 stopped = Event()
 """Set in a run that was asked to stop, for its threads, which nothing can end from outside."""
+
+
+def check_runner(runner: str | None, dask_address: str | None) -> None:
+    """Check that a Dask address comes with the dask runner, and that Dask is installed for it.
+
+    Raises:
+        InputError: one of them is not so.
+    """
+    if dask_address and runner != "dask":
+        raise InputError(f"dask_address {dask_address} is given", "give runner dask with it")
+    if runner == "dask" and find_spec("prefect_dask") is None:
+        raise InputError(
+            "runner dask needs prefect-dask, which is not installed",
+            f"pip install {DASK_REQUIREMENT!r}, on the workers too, or give another runner",
+        )
 
 
 @contextmanager

@@ -13,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO
 
 import httpx
 from filelock import FileLock
 from prefect import tags
+from prefect.events.worker import EventsWorker
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
@@ -35,7 +37,7 @@ START_SECONDS = 180
 """The first start migrates a database."""
 
 END_SECONDS = 10
-"""How long a server may take to end with its run."""
+"""How long to wait for the last log lines and events to arrive, and for a server to end."""
 
 SERVE = """
 import socket, sys, threading
@@ -85,7 +87,7 @@ def is_temporary() -> bool:
 
 @contextmanager
 def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Use the configured Prefect server, or start one that ends with this process.
+    """Use the configured Prefect server, or start one that ends when this is left.
 
     Args:
         meanwhile: what to do while a server started here comes up.
@@ -102,15 +104,23 @@ def have_prefect_server(meanwhile: Callable[[], object] = lambda: None) -> Itera
             "PREFECT_API_URL is not set, and PREFECT_SERVER_ALLOW_EPHEMERAL_MODE is false",
             "set the address of a Prefect server, or allow the run to start one",
         )
-    url = _start_server(meanwhile)
+    process, url = _start_server(meanwhile)
     _started_here.add(url)
     # It has no pages to link to, and nobody is left to listen for heartbeats when it ends.
     settings = {PREFECT_API_URL: url, PREFECT_UI_URL: "", PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
-    with temporary_settings(settings):
-        yield
+    try:
+        with temporary_settings(settings):
+            try:
+                yield
+            finally:
+                for worker in (APILogWorker, EventsWorker):
+                    worker.drain_all(timeout=END_SECONDS)
+    finally:
+        _started_here.remove(url)
+        _end(process)
 
 
-def _start_server(meanwhile: Callable[[], object]) -> str:
+def _start_server(meanwhile: Callable[[], object]) -> tuple[subprocess.Popen[bytes], str]:
     home = PREFECT_HOME.value()
     remedy = (
         f"check that {home} is writable and its prefect.db whole, or set PREFECT_API_URL to the "
@@ -124,20 +134,19 @@ def _start_server(meanwhile: Callable[[], object]) -> str:
         # Two servers must not migrate one database at once.
         with FileLock(home / "taxi-duration-server.lock", timeout=START_SECONDS):
             process, url = _start(errors)
-            # Prefect hands over its last log lines and events before this, as Python exits.
+            # For a process that exits elsewhere; Prefect hands over its last lines before this.
             atexit.register(_end, process)
             meanwhile()
             try:
                 httpx.get(f"{url}/health", timeout=START_SECONDS).raise_for_status()
             except httpx.HTTPError as error:
-                process.kill()
-                process.wait()
+                _end(process)
                 errors.seek(0)
                 said = errors.read().decode(errors="replace").strip().splitlines() or [str(error)]
                 raise SourceError(
                     f"the run's own Prefect server did not start ({said[-1]})", remedy
                 ) from error
-    return url
+    return process, url
 
 
 def _start(errors: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
@@ -157,10 +166,9 @@ def _start(errors: IO[bytes]) -> tuple[subprocess.Popen[bytes], str]:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
+    """Have a server end, and wait for that; it is not killed, as it may be migrating a database."""
+    with suppress(subprocess.TimeoutExpired):
         process.communicate(timeout=END_SECONDS)  # closes its input
-    except subprocess.TimeoutExpired:
-        process.kill()
 
 
 @contextmanager

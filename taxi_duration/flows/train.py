@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,7 +22,7 @@ from taxi_duration.evaluation.residuals import CHAMPION, MODEL
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
 from taxi_duration.flows.options import TrainingOptions
-from taxi_duration.flows.runners import Reducing, open_runner, reduce_months
+from taxi_duration.flows.runners import Reducing, check_runner, open_runner, reduce_months
 from taxi_duration.flows.tasks import (
     CleanMonth,
     Locate,
@@ -57,24 +56,6 @@ from taxi_duration.settings import (
 
 SUMS_DIRECTORY = "sums"
 """Of the models directory: where months' sums are kept for the next run."""
-
-
-DASK_REQUIREMENT = "prefect-dask>=0.3.7,<1"
-
-
-def check_runner(runner: str | None, dask_address: str | None) -> None:
-    """Check that a Dask address comes with the dask runner, and that Dask is installed for it.
-
-    Raises:
-        InputError: one of them is not so.
-    """
-    if dask_address and runner != "dask":
-        raise InputError(f"dask_address {dask_address} is given", "give runner dask with it")
-    if runner == "dask" and find_spec("prefect_dask") is None:
-        raise InputError(
-            "runner dask needs prefect-dask, which is not installed",
-            f"pip install {DASK_REQUIREMENT!r}, on the workers too, or give another runner",
-        )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from pandas.tseries.holiday import USFederalHolidayCalendar
 from scipy import sparse
 
 from taxi_duration.data.clean import Trips
-from taxi_duration.data.schema import LAST_ZONE
+from taxi_duration.data.zones import LAST_ZONE
 from taxi_duration.errors import InputError
 from taxi_duration.regression.solve import check_alpha
 

@@ -18,7 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from taxi_duration.data.clean import Rows, Trips, clean_trips, select_columns
-from taxi_duration.data.schema import EARLIEST, FIRST_ZONE, LAST_ZONE, LATEST, MOST_MILES, Cab
+from taxi_duration.data.schema import EARLIEST, LATEST, MOST_MILES, Cab
+from taxi_duration.data.zones import FIRST_ZONE, LAST_ZONE
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.model.features import PAIRS, ZONES, count_trips, encode_pair
 from taxi_duration.model.model import DurationModel

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_duration.data.clean import Trips
-from taxi_duration.data.schema import BOROUGH_OF_ZONE, BOROUGHS
+from taxi_duration.data.zones import BOROUGH_OF_ZONE, BOROUGHS
 from taxi_duration.evaluation.residuals import LARGEST, SLICES, Residuals, find_slices
 from tests.support.strategies import Floats, clean_trips, deal, make_trips, take
 

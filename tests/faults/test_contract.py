@@ -174,8 +174,8 @@ def test_a_month_that_is_another_costs_the_run_nothing(tmp_path: Path, wrong: st
     assert run.exit_code == 2
     assert (
         f"data/{path.name}: the data contract is broken, picked up outside the month: 12 of 12 "
-        "rows (100.00%, where TAXI_DURATION_CONTRACT_MOST_OUTSIDE_MONTH allows 5%). Is it "
-        "another file?"
+        "rows (100.00%, where TAXI_DURATION_CONTRACT_MOST_OUTSIDE_MONTH allows 5%): choose "
+        "another month, or fetch it again; if trips were like this, change the limit."
     ) in " ".join(run.output.split())
     assert "Traceback" not in run.output
     assert run.flow_run.state_name == "Failed"
@@ -282,7 +282,7 @@ def test_any_number_of_new_columns_is_told_in_few_words() -> None:
     assert all(len(sentence) < 200 and "\n" not in sentence for sentence in said)
     del many["trip_distance"]
     with pytest.raises(
-        DataError, match=r"column trip_distance is missing; .*, \.\.\.\.$"
+        DataError, match=r"column trip_distance is missing: .*, \.\.\.\.$"
     ) as raised:
         describe_drift(many, GREEN)
     assert len(str(raised.value)) < 5000

@@ -164,6 +164,16 @@ def test_redirects_in_a_circle(tlc: Tlc, month: bytes, data: Path) -> None:
     assert tlc.requests == [FILE] * 4
 
 
+def test_body_of_a_redirect_is_left_unread(tlc: Tlc, month: bytes, data: Path) -> None:
+    def redirect_for_ever(request: Handler) -> None:
+        request.start(302, Location=f"/trip-data/{FILE}", Transfer_Encoding="chunked")
+        while not request.tlc.released.is_set():
+            request.wfile.write(b"1\r\n.\r\n")
+
+    tlc.answers = [redirect_for_ever]
+    assert locate_month(CABS["green"], JANUARY, data, False).path.read_bytes() == month
+
+
 # Who the server is
 
 

@@ -7,19 +7,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
+from prefect.exceptions import ObjectNotFound
 from prefect_aws import AwsCredentials, S3Bucket
 from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
-from taxi_duration.data.bucket import CLIENT_CONFIG, Folder, locate_month
+from taxi_duration.data.bucket import CLIENT_CONFIG, Folder, load_bucket, locate_month
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.errors import (
     DataError,
     InputError,
     ModelError,
     SourceError,
+    StorageError,
     TransientSourceError,
 )
 from taxi_duration.files import hash_file
@@ -182,6 +185,65 @@ def test_nobody_listens(data: Path, model: Path) -> None:
     refuse_month(bucket, data, TransientSourceError, message)
     with pytest.raises(TransientSourceError, match=f"s3://{BUCKET}/{FOLDER} failed"):
         upload_model(Folder.open(bucket, "models"), model)
+
+
+@pytest.mark.parametrize("endpoint", ["http://has_underscore:9000", "http://[::1", "no-scheme"])
+def test_endpoint_that_boto_refuses(endpoint: str, data: Path) -> None:
+    message = rf"{ADDRESS} cannot be asked for \(Invalid .*\): check the block's bucket"
+    refuse_month(make_bucket(endpoint), data, SourceError, message)
+
+
+def test_full_disk_is_not_the_buckets_fault(
+    bucket: S3Bucket, prefix: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("taxi_duration.data.transfer.Transfer.receive", fill)
+    message = rf"^writing {data / FILE} failed \(No space left on device\): free space on its disk"
+    refuse_month(bucket, data, StorageError, message)
+
+
+# Blocks
+
+
+def answer_with(status: int) -> Exception:
+    request = httpx.Request("GET", "http://prefect/api")
+    response = httpx.Response(status, request=request)
+    return httpx.HTTPStatusError("not found", request=request, response=response)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "kind", "message"),
+    [
+        (
+            ValueError("Unable to find"),
+            ObjectNotFound(answer_with(404)),
+            InputError,
+            "is not saved",
+        ),
+        (RuntimeError("Unable to load"), ValueError(SECRET), SourceError, "cannot be read .*load"),
+        (ValueError("no fields"), None, SourceError, "cannot be read"),
+        (answer_with(500), None, TransientSourceError, "failed"),
+        (answer_with(401), None, SourceError, "failed"),
+        (httpx.ConnectError("refused"), None, TransientSourceError, "failed"),
+    ],
+)
+def test_block_that_cannot_be_loaded(
+    error: Exception,
+    cause: Exception | None,
+    kind: type[Exception],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: str) -> None:
+        raise error from cause
+
+    monkeypatch.setattr(S3Bucket, "load", fail)
+    with pytest.raises(kind, match=f"S3Bucket block 'mine' {message}") as caught:
+        load_bucket("mine")
+    assert type(caught.value) is kind
+    assert SECRET not in str(caught.value)
 
 
 # Prefixes and folders
@@ -445,7 +507,7 @@ def test_only_the_files_of_a_model_are_uploaded(stub: S3Stub, model: Path) -> No
 
 def test_damaged_directory_is_not_uploaded(stub: S3Stub, model: Path) -> None:
     (model / "model.skops").write_bytes(b"damaged")
-    with pytest.raises(ModelError, match=r"model.skops is not what was written: its sha256 is not"):
+    with pytest.raises(ModelError, match=r"model.skops is not what was written, since its sha256"):
         upload_model(Folder.open(make_bucket(stub.endpoint), "models"), model)
     assert stub.requests == []
 
@@ -458,7 +520,7 @@ def upload(endpoint: str, directory: Path) -> str:
     return upload_model(Folder.open(make_bucket(endpoint), "models"), directory)
 
 
-@pytest.mark.parametrize("key", UPLOADED)
+@pytest.mark.parametrize("key", [UPLOADED[0], MANIFEST, POINTER])
 def test_process_that_is_killed_before_the_pointer_leaves_the_old_one(
     key: str, stub: S3Stub, model: Path, other: Path, tmp_path: Path
 ) -> None:

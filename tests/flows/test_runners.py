@@ -25,7 +25,6 @@ from taxi_duration.cli.train import run_flow
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError
 from taxi_duration.flows import backfill, runners
-from taxi_duration.flows import train as training
 from taxi_duration.flows.options import BackfillOptions
 from taxi_duration.flows.runners import ReducedMonth
 from tests.conftest import REPOSITORY, connected_to
@@ -269,7 +268,7 @@ def forget_months(cluster: Cluster) -> None:
 def test_dask_that_is_not_installed_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "find_spec", lambda _: None)
+    monkeypatch.setattr(runners, "find_spec", lambda _: None)
     ran = run_backfill(tmp_path, capsys, runner="dask")
     assert (ran.exit_code, ran.errors) == (
         2,

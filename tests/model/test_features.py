@@ -196,7 +196,7 @@ def test_an_unknown_term_is_named(term: str) -> None:
         (("unmetered*PU_DO",), "terms unmetered*PU_DO do not go together"),
         (("unmetered*PU_DO", "metered*PU_DO"), "in this order."),
         (("PU_DO", "metered*PU_DO", "unmetered*PU_DO"), "terms PU_DO, metered*PU_DO, unmetered"),
-        ((), "feature set 'mine' needs at least one term and one alpha."),
+        ((), "feature set 'mine' lacks a term or an alpha: give one."),
     ],
 )
 def test_terms_that_do_not_go_together_are_refused(terms: tuple[str, ...], message: str) -> None:
@@ -216,7 +216,7 @@ def test_every_penalty_of_a_feature_set_is_finite_and_not_negative(alpha: float)
 
 def test_a_feature_set_has_a_penalty_if_only_zero() -> None:
     assert FeatureSet("mine", ("miles",)).alphas == (0.0,)
-    with pytest.raises(InputError, match=r"'mine' needs at least one term and one alpha\."):
+    with pytest.raises(InputError, match=r"'mine' lacks a term or an alpha: give one"):
         FeatureSet("mine", ("miles",), alphas=())
 
 

@@ -232,7 +232,8 @@ def test_nothing_is_left_of_a_writing_that_failed(
         patched.setattr(np, "savez", fill_the_disk)
         with pytest.raises(StorageError) as raised:
             recall(tmp_path / "sums", JANUARY, COURSE)
-    assert str(raised.value).startswith(f"{tmp_path / 'sums' / 'synthetic_green'}")
+    writing = f"writing {tmp_path / 'sums' / 'synthetic_green'}"
+    assert str(raised.value).startswith(writing)
     assert "failed (No space left on device): free space on its disk" in str(raised.value)
     assert list((tmp_path / "sums").iterdir()) == []
     kept, was_there = recall(tmp_path / "sums", JANUARY, COURSE)

@@ -149,7 +149,7 @@ def test_a_row_that_is_in_two_levels_is_refused(as_sparse: bool) -> None:
     with pytest.raises(InputError) as raised:
         ExactRegression(one_hot=[0, 1]).fit(rows, [1.0, 2.0])
     assert str(raised.value) == (
-        "one_hot names columns that are not one categorical: row 1 is not zero in 2 of them; "
+        "one_hot names columns that are not one categorical: row 1 is not zero in 2 of them: "
         "leave some out."
     )
 
