@@ -103,7 +103,7 @@ def test_an_option_that_cannot_be(option: str, value: str, of: str, refuse: Refu
     [
         (("--year", "2023"), "year is given without month: give both, or neither."),
         (("--month", "1"), "month is given without year: give both, or neither."),
-        (("--year", "2099", "--month", "1"), "month 2099-01 cannot be trained on: its validation "),
+        (("--year", "2099", "--month", "1"), "month 2099-01 cannot be trained on, as its validation "),
         (("--year", "2013", "--month", "7"), "green month 2013-07 cannot be used: green cabs "),
         ((*JANUARY, "--cab", "geen"), "cab 'geen' is not a cab type; did you mean 'green'?"),
         ((*JANUARY, "--cab", "bus"), "cab 'bus' is not a cab type; give green or yellow."),
