@@ -8,6 +8,7 @@ import platform
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from threading import Lock
 
 __version__ = "0.1.0"
 
@@ -69,8 +70,13 @@ def _find_source(module: str, package: Path) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+# Python 3.11's parser fails in threads that parse at once, with a SystemError.
+_PARSING = Lock()
+
+
 def _parse(path: Path) -> ast.Module:
-    tree = ast.parse(path.read_bytes())
+    with _PARSING:
+        tree = ast.parse(path.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             node.body = [each for each in node.body if not _is_text(each)] or [ast.Pass()]

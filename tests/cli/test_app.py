@@ -27,6 +27,7 @@ from taxi_duration.errors import SourceError
 from tests.conftest import REPOSITORY
 from tests.support.months import SAMPLE, write_month, write_months
 from tests.support.servers import find_free_port, make_environment
+from tests.support.watched import receive
 
 JANUARY = ("--year", "2023", "--month", "1")
 SAMPLE_MONTH = ("--year", "2025", "--month", "1", "--data-dir", str(SAMPLE))
@@ -103,7 +104,10 @@ def test_an_option_that_cannot_be(option: str, value: str, of: str, refuse: Refu
     [
         (("--year", "2023"), "year is given without month: give both, or neither."),
         (("--month", "1"), "month is given without year: give both, or neither."),
-        (("--year", "2099", "--month", "1"), "month 2099-01 cannot be trained on: its validation "),
+        (
+            ("--year", "2099", "--month", "1"),
+            "month 2099-01 cannot be trained on, as its ",
+        ),
         (("--year", "2013", "--month", "7"), "green month 2013-07 cannot be used: green cabs "),
         ((*JANUARY, "--cab", "geen"), "cab 'geen' is not a cab type; did you mean 'green'?"),
         ((*JANUARY, "--cab", "bus"), "cab 'bus' is not a cab type; give green or yellow."),
@@ -318,13 +322,16 @@ def test_a_reader_that_has_left_is_told_nothing() -> None:
 # Processes: no server configured, so that a run starts one of its own
 
 
-def run_script(script: str, *arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+def run_script(
+    script: str, *arguments: str, directory: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
     empty = directory / "empty"
     empty.mkdir()
     environment = make_environment(
         PREFECT_HOME=str(directory / "prefect"),
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
         COLUMNS="200",
+        **variables,
     )
     return subprocess.run(
         [sys.executable, REPOSITORY / script, *arguments],
@@ -336,9 +343,17 @@ def run_script(script: str, *arguments: str, directory: Path) -> subprocess.Comp
     )
 
 
-def test_script_that_fails_in_a_task_prints_one_line_and_no_traceback(tmp_path: Path) -> None:
+def test_script_that_fails_prints_one_line_without_a_traceback_and_tells_itself(
+    tmp_path: Path,
+) -> None:
     data = write_months(tmp_path / "data", Month(2023, 1), minutes=61)
-    ended = run_script("orchestrate.py", *JANUARY, "--data-dir", str(data), directory=tmp_path)
+    with receive() as receiver:
+        ended = run_script(
+            "orchestrate.py",
+            *(*JANUARY, "--data-dir", str(data)),
+            directory=tmp_path,
+            TAXI_DURATION_ALERT_URL=receiver.url(),
+        )
     assert (ended.returncode, ended.stdout) == (2, "")
     (error,) = (line for line in ended.stderr.splitlines() if line.startswith("error: "))
     assert re.search(
@@ -346,6 +361,13 @@ def test_script_that_fails_in_a_task_prints_one_line_and_no_traceback(tmp_path: 
     )
     assert "Traceback" not in ended.stderr
     assert [*(tmp_path / "empty").iterdir()] == []
+    (told,) = receiver.told
+    subject = told.content["subject"]
+    assert re.fullmatch(r"main-flow run \S+ is Failed", subject)
+    message = r"Flow run encountered an exception: DataError: \S+ no trip is left of 12: .+"
+    link = r"http://127\.0\.0\.1:4200/runs/flow-run/[0-9a-f-]{36} on \S+, after `prefect server .+"
+    assert re.fullmatch(rf"{re.escape(subject)}: {message}\n{link}", told.content["text"])
+    assert told.kind == "application/json"
 
 
 def test_script_trains_with_a_server_of_its_own(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,9 +15,7 @@ import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
-from prefect.states import Cancelling
 
-from orchestrate import main_flow
 from taxi_duration.flows.server import SERVE
 from tests.conftest import REPOSITORY, connected_to
 from tests.support.halted import GO, HALTED
@@ -33,6 +30,7 @@ from tests.support.servers import (
     run_server,
     wait_until,
 )
+from tests.support.watched import Receiver, receive
 
 ARGUMENTS = (
     "--year", "2025", "--month", "1", "--features", "course",
@@ -111,11 +109,12 @@ def start(directory: Path, halt_at: str, **variables: str) -> Started:
     return Started(process, directory)
 
 
-def start_alone(directory: Path, halt_at: str) -> Started:
+def start_alone(directory: Path, halt_at: str, **variables: str) -> Started:
     """With no server configured, so that the run starts one."""
     return start(
         directory,
         halt_at,
+        **variables,
         PREFECT_HOME=str(directory.parent / "home"),
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
     )
@@ -137,13 +136,23 @@ def end(started: Started, number: signal.Signals) -> Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
+def receiver() -> Iterator[Receiver]:
+    """Whom the runs notify."""
+    with receive() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def ended(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     """Runs with servers of their own on one database, ended in all ways, started together."""
     directory = tmp_path_factory.mktemp("ended")
     interrupted = start_alone(directory / "interrupted", WITHIN_FIT)
     interrupted.wait_until_its_server_starts()
     others = {
-        name: start_alone(directory / name, WITHIN_MLFLOW_RUN) for name in ("terminated", "killed")
+        name: start_alone(
+            directory / name, WITHIN_MLFLOW_RUN, TAXI_DURATION_ALERT_URL=receiver.url(f"/{name}")
+        )
+        for name in ("terminated", "killed")
     }
     ended = {"interrupted": end(interrupted, signal.SIGINT)}
     for run in others.values():
@@ -188,6 +197,15 @@ def test_terminated_run_is_crashed(ended: dict[str, Ended]) -> None:
         ("Crashed", "Execution was aborted by a termination signal."),
         ("Running", None),  # the killed one: on a server that stays an automation would end it
     ]
+
+
+@pytest.mark.usefixtures("ended")
+def test_terminated_run_tells_itself(receiver: Receiver) -> None:
+    # A killed run cannot; on a server that stays an automation does.
+    (told,) = receiver.told
+    assert told.path == "/terminated"
+    assert re.fullmatch(r"main-flow run \S+ is Crashed", told.content["subject"])
+    assert "Execution was aborted by a termination signal." in told.content["text"]
 
 
 def test_terminated_run_closes_its_mlflow_run(ended: dict[str, Ended]) -> None:
@@ -245,51 +263,3 @@ def test_run_outlives_a_restart_of_its_server(ended: dict[str, Ended], tmp_path:
             read_report_artifact(flow_run.id).data
         )
     assert "Traceback" not in run.errors
-
-
-@pytest.fixture
-def worker(prefect_api: str, tmp_path: Path) -> Iterator[Path]:
-    """A worker whose runs halt; the directory they run in."""
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    shutil.copy(REPOSITORY / "tests" / "support" / "halted.py", runs)
-    environment = make_environment(
-        PREFECT_API_URL=prefect_api,
-        PREFECT_WORKER_QUERY_SECONDS="1",
-        PYTHONPATH=str(REPOSITORY),
-        HALT_AT=WITHIN_MLFLOW_RUN,
-        HALT_IN=str(runs),
-    )
-    command = [PROGRAMS / "prefect", "worker", "start", "-p", "stopped", "--type", "process"]
-    pool = f"{prefect_api}/work_pools/stopped"
-    with run_server(command, environment, tmp_path / "log", lambda: answers(pool), tmp_path):
-        yield runs
-
-
-def test_cancelled_run_of_a_worker_is_cancelled(worker: Path) -> None:
-    with get_client(sync_client=True) as client:
-        deployment = client.create_deployment(
-            client.create_flow(main_flow),
-            "halted",
-            work_pool_name="stopped",
-            entrypoint="halted.py:main_flow",
-            pull_steps=[
-                {"prefect.deployments.steps.set_working_directory": {"directory": str(worker)}}
-            ],
-        )
-        given = {"year": 2025, "month": 1, "features": "course", "data_dir": str(SAMPLE)}
-        run = client.create_flow_run_from_deployment(deployment, parameters=given)
-
-        def is_final() -> bool:
-            state = client.read_flow_run(run.id).state
-            return state is not None and state.is_final()
-
-        wait_until(lambda: (worker / HALTED).exists() or is_final(), "the run to halt")
-        process = psutil.Process(int((worker / HALTED).read_text()))
-        client.set_flow_run_state(run.id, Cancelling())
-        wait_until(is_final, "the run to be cancelled")
-        assert client.read_flow_run(run.id).state_name == "Cancelled"
-    psutil.wait_procs([process], timeout=30)
-    assert not process.is_running()
-    statuses = {status for (status,) in query(worker / "mlflow.db", "SELECT status FROM runs")}
-    assert statuses == {"KILLED"}

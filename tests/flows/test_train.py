@@ -234,8 +234,8 @@ def test_late_run_trains_on_the_month_it_was_due_for(
     trained: TrainedRun = run_as_scheduled(
         main_flow, day, data_dir=str(real_data), features="course", offline=True
     )
-    assert trained.report["train"]["months"] == ["2023-01"]
-    assert trained.report["validation"]["month"] == "2023-02"
+    assert [str(month) for month in trained.report.train.months] == ["2023-01"]
+    assert str(trained.report.validation.month) == "2023-02"
 
 
 @pytest.mark.usefixtures("prefect_api")

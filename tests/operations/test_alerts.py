@@ -4,7 +4,6 @@ import logging
 import re
 from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -18,16 +17,12 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_TO_API_ENABLED, te
 from prefect.states import Completed, Crashed, Failed, Running
 
 import orchestrate
-from taxi_duration.data.month import Month
 from taxi_duration.flows.server import TAG
 from taxi_duration.operations import alerts
 from taxi_duration.operations.alerts import tell
 from tests.conftest import REPOSITORY, connected_to
-from tests.support.months import SAMPLE, write_months
-from tests.support.watched import Receiver, forget_automations, receive, start_script, watch
+from tests.support.watched import Receiver, forget_automations, receive, watch
 
-JANUARY = ("--year", "2023", "--month", "1")
-SAMPLE_MONTH = ("--year", "2025", "--month", "1", "--data-dir", str(SAMPLE), "--offline")
 BLOCK = "custom-webhook/taxi-duration-alerts"
 
 
@@ -189,25 +184,6 @@ def test_watching_needs_a_server_that_stays_and_an_address(
     assert capsys.readouterr().err == (
         "error: nobody to notify: give --webhook or --block, or set TAXI_DURATION_ALERT_URL.\n"
     )
-
-
-def test_run_with_a_server_of_its_own_tells_itself(receiver: Receiver, tmp_path: Path) -> None:
-    data = write_months(tmp_path / "data", Month(2023, 1), minutes=61)
-    with start_script(
-        *(*JANUARY, "--data-dir", str(data), "--offline"),
-        directory=tmp_path / "run",
-        PREFECT_HOME=str(tmp_path / "prefect"),
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
-        TAXI_DURATION_ALERT_URL=receiver.url(),
-    ) as process:
-        assert process.wait() == 2
-    ((told),) = receiver.told
-    subject = told.content["subject"]
-    assert re.fullmatch(r"main-flow run \S+ is Failed", subject)
-    message = r"Flow run encountered an exception: DataError: \S+ no trip is left of 12: .+"
-    link = r"http://127\.0\.0\.1:4200/runs/flow-run/[0-9a-f-]{36} on \S+, after `prefect server .+"
-    assert re.fullmatch(rf"{re.escape(subject)}: {message}\n{link}", told.content["text"])
-    assert told.kind == "application/json"
 
 
 @pytest.fixture
