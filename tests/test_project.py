@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -31,6 +32,17 @@ def test_the_library_needs_neither_prefect_nor_mlflow() -> None:
     command = [sys.executable, "-c", script]
     imported = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert imported.stdout.strip() == "[]"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = grimp.build_graph("taxi_duration")
+    circles = [
+        (module, imported)
+        for module in graph.modules
+        for imported in graph.find_modules_directly_imported_by(module)
+        if graph.chain_exists(importer=imported, imported=module)
+    ]
+    assert circles == []
 
 
 def test_no_tlc_file_is_in_the_repository() -> None:

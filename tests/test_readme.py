@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from taxi_duration.cli.app import make_parser
+from taxi_duration.cli.flags import make_parser
 from taxi_duration.flows.options import LocalOptions
 from taxi_duration.settings import (
     AlertSettings,

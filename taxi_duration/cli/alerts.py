@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from urllib.parse import urlsplit
 
-from taxi_duration.cli.app import server_errors
+from taxi_duration.cli.ending import server_errors
 from taxi_duration.data.bucket import check_block_name
 from taxi_duration.operations import alerts
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from taxi_duration.cli.app import add_flags, describe_artifact_page, describe_mlflow_page
+from taxi_duration.cli.ending import describe_artifact_page, describe_mlflow_page
+from taxi_duration.cli.flags import add_flags
 from taxi_duration.cli.train import run_flow
 from taxi_duration.errors import hide_credentials
 from taxi_duration.evaluation.walk_forward import list_rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from taxi_duration.cli.app import server_errors
+from taxi_duration.cli.ending import server_errors
 from taxi_duration.data.bucket import BUCKET_VARIABLE, DEFAULT_BLOCK, check_block, create_blocks
 from taxi_duration.flows.server import have_prefect_server
 

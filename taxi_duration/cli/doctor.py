@@ -6,7 +6,7 @@ import argparse
 import json
 from dataclasses import asdict
 
-from taxi_duration.cli.app import add_flags
+from taxi_duration.cli.flags import add_flags
 from taxi_duration.flows.options import read_options
 from taxi_duration.operations.doctor import Finding, Setup, examine, make_checks
 

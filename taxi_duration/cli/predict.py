@@ -6,7 +6,7 @@ import argparse
 from datetime import date
 from pathlib import Path
 
-from taxi_duration.cli.app import add_flags
+from taxi_duration.cli.flags import add_flags
 from taxi_duration.data.parquet import MonthFile
 from taxi_duration.flows.options import ScoringOptions, read_options
 from taxi_duration.flows.predict import (

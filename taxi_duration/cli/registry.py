@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from taxi_duration.cli.app import describe_mlflow_page
+from taxi_duration.cli.ending import describe_mlflow_page
 from taxi_duration.data.schema import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.errors import ModelError
 from taxi_duration.registry.champion import (

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import httpx
 from prefect.exceptions import PrefectException
 
-from taxi_duration.cli.app import (
+from taxi_duration.cli.ending import (
     describe_artifact_page,
     describe_mlflow_page,
     end_in_one_line,
-    make_parser,
     server_errors,
 )
+from taxi_duration.cli.flags import make_parser
 from taxi_duration.errors import TaxiDurationError
 from taxi_duration.flows.options import Options, read_options
 from taxi_duration.flows.server import have_heartbeats, have_prefect_server

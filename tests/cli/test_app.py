@@ -20,7 +20,8 @@ from prefect.settings import (
 
 import orchestrate
 import orchestrate_s3
-from taxi_duration.cli.app import Stopped, end_in_one_line, main
+from taxi_duration.cli.app import main
+from taxi_duration.cli.ending import Stopped, end_in_one_line
 from taxi_duration.cli.train import run_from_command_line
 from taxi_duration.data.month import Month
 from taxi_duration.errors import SourceError
@@ -308,7 +309,7 @@ def test_an_ignored_signal_stays_ignored() -> None:
 
 def test_a_reader_that_has_left_is_told_nothing() -> None:
     script = (
-        "import sys; from taxi_duration.cli.app import end_in_one_line\n"
+        "import sys; from taxi_duration.cli.ending import end_in_one_line\n"
         "sys.exit(end_in_one_line(lambda: print('a line that is written at the end')))"
     )
     reading, writing = os.pipe()

@@ -20,7 +20,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.client.schemas.sorting import FlowRunSort
 
-from taxi_duration.cli.app import end_in_one_line
+from taxi_duration.cli.ending import end_in_one_line
 from taxi_duration.cli.train import run_flow
 from taxi_duration.data.month import Month
 from taxi_duration.errors import InputError

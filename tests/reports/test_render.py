@@ -19,7 +19,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_duration.cli.app import make_parser
+from taxi_duration.cli.flags import make_parser
 from taxi_duration.data.month import Month
 from taxi_duration.evaluation.gate import NotBelowBaseline, NotBetter, Seen, WorseSlice, conclude
 from taxi_duration.evaluation.report import Report, dump_report
