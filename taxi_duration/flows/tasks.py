@@ -440,7 +440,7 @@ def promote_champion(cab: Cab, tracked: TrackedRun, report: Report) -> Promotion
 
 @task(name="save-artifacts", **IN_MEMORY)
 def save_artifacts(models_directory: Path, model: DurationModel, report: Report) -> Path:
-    """Write the model directory, whole; what is there already of the same training stays."""
+    """Write the model directory, whole; a model that is there of the same training stays."""
     check_finite(report)
     files = {
         REPORT_FILE: dump_report(report),

@@ -341,10 +341,11 @@ def test_a_read_only_store_is_named(saved: Path, fresh: Path) -> None:
         directory.chmod(0o777)
         database.chmod(0o444)
         model, report = load_model(saved), load_report(saved)
+        readable = shutil.copytree(saved, directory / "green" / saved.name)
         with pytest.MonkeyPatch.context() as patched, unprivileged():
             patched.setenv("MLFLOW_TRACKING_URI", store_in(directory))
             with pytest.raises(SourceError, match=r"readonly database\): give yourself permission"):
-                log_training(CABS["green"], model, saved, report)
+                log_training(CABS["green"], model, readable, report)
 
 
 class Answer(BaseHTTPRequestHandler):

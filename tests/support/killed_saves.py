@@ -8,8 +8,6 @@ import signal
 import sys
 from pathlib import Path
 
-import skops.io
-
 from taxi_duration.model import directory as store
 from tests.support.forks import kill_at, run_forked
 from tests.support.months import JANUARY
@@ -20,7 +18,7 @@ SAID = {"report.json": b"{}", "report.html": b"<p>", "README.md": b"# Model"}
 """What is said of the model."""
 
 KILLED = {
-    "before any file": (skops.io, "dumps", 1),
+    "before any file": (Path, "write_bytes", 1),
     "between model.skops and the report": (Path, "write_bytes", 2),
     "between the files and the manifest": (store, "dump_json", 1),
     "between manifest and renaming": (Path, "rename", 1),
