@@ -220,6 +220,8 @@ def load_bucket(name: str) -> S3Bucket:
                     "does not count)",
                     f"save one with {again}",
                 ) from error
+            if translate(error) is not None:
+                raise  # by the server, whose failures Prefect may wrap
             # Its cause may quote the block's fields; Prefect's own words do not.
             raise SourceError(
                 f"{block} cannot be read ({describe(error)})", f"save it anew with {again}"

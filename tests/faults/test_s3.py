@@ -223,7 +223,7 @@ def answer_with(status: int) -> Exception:
             "is not saved",
         ),
         (RuntimeError("Unable to load"), ValueError(SECRET), SourceError, "cannot be read .*load"),
-        (ValueError("no fields"), None, SourceError, "cannot be read"),
+        (RuntimeError("no API"), httpx.ConnectError("none"), TransientSourceError, "failed"),
         (answer_with(500), None, TransientSourceError, "failed"),
         (answer_with(401), None, SourceError, "failed"),
         (httpx.ConnectError("refused"), None, TransientSourceError, "failed"),

@@ -270,7 +270,8 @@ def test_bucket_that_no_server_has(bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "endpoint", ["not a url", "localhost:9000", "ftp://host", "http://", "https://a b", "//host"]
+    "endpoint",
+    ["not a url", "localhost:9000", "ftp://host", "http://", "https://a b", "//host", "http://a_b"],
 )
 def test_endpoint_that_is_no_address(endpoint: str) -> None:
     message = f"^AWS_ENDPOINT_URL is {endpoint!r}: give http:// or https:// and a host, such as"

@@ -472,7 +472,7 @@ else:
 print("peak bytes", peak * 1024)
 sys.exit(code)
 """
-MANY_ROWS = 13_000_000
+MANY_ROWS = 6_000_000
 
 
 def write_many_trips(path: Path) -> Path:
@@ -489,7 +489,7 @@ def write_many_trips(path: Path) -> Path:
     return path
 
 
-def test_thirteen_million_rows_take_less_than_a_gigabyte(saved: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_rows(saved: Path, tmp_path: Path) -> None:
     source = write_many_trips(tmp_path / "trips.parquet")
     completed = subprocess.run(
         [sys.executable, "-c", MEMORY_SCRIPT, "predict", "--model", saved, "--input", source,
@@ -499,7 +499,8 @@ def test_thirteen_million_rows_take_less_than_a_gigabyte(saved: Path, tmp_path: 
     assert completed.returncode == 0, completed.stderr
     assert f"  rows                      {MANY_ROWS:,}\n" in completed.stdout
     peak = int(completed.stdout.split("peak bytes ")[1])
-    assert peak < 1_000_000_000
+    # What is imported takes 430 MB, and the rows alone would take 170 more.
+    assert peak < 550_000_000
     output = pq.ParquetFile(tmp_path / "out.parquet")
     assert output.metadata.num_rows == MANY_ROWS
     once = pq.read_metadata(JANUARY).num_rows
@@ -652,7 +653,7 @@ def test_without_a_store_there_is_no_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'none.db'}")
-    with pytest.raises(InputError, match=r"^nothing is registered in sqlite:\S+none\.db, which"):
+    with pytest.raises(InputError, match=r"^model '1' was not found, .* sqlite:\S+none\.db"):
         load_named_model("1", CABS["green"])
     assert [*tmp_path.iterdir()] == []
 
@@ -696,9 +697,12 @@ REFUSED = [
     ("--input trips.parquet --output dir.csv", "output dir.csv is a directory: name a file in it"),
     ("--input trips.parquet --output pipe.csv", "output pipe.csv is a pipe or a device: name a f"),
     ("--input trips.parquet --output loop.csv", "output loop.csv is a link that leads back to it"),
-    ("--input trips.parquet --output o\0.csv", "path 'o\\x00.csv' has a null character, which no"),
-    ("--input t\0.csv --output out.csv", "path 't\\x00.csv' has a null character, which no path "),
-    ("--input 2023-02 --output out.csv --data-dir \0", "path '\\x00' has a null character, which"),
+    ("--input trips.parquet --output o\0.csv", "path 'o\\x00.csv' has a null character: leave it"),
+    ("--input t\0.csv --output out.csv", "path 't\\x00.csv' has a null character: leave it"),
+    (
+        "--input 2023-02 --output out.csv --data-dir \0",
+        "path '\\x00' has a null character: leave it",
+    ),
     ("--input trips.csv --output out.csv --model m\0", "model 'm\\x00' was not found, and MLflow"),
     (
         "--input trips.parquet --output trips.parquet --model no",
@@ -708,19 +712,19 @@ REFUSED = [
     ("--input page.parquet --output out.csv", "page.parquet is not a parquet file: "),
     ("--input empty.csv --output out.csv", "empty.csv cannot be read as CSV: Empty CSV file: "),
     ("--input latin.csv --output out.csv", "latin.csv cannot be read as CSV: "),
-    ("--input few.csv --output out.csv", "few.csv: column DOLocationID is missing; the columns"),
+    ("--input few.csv --output out.csv", "few.csv: column DOLocationID is missing: the columns"),
     (
         "--input zoned.parquet --output out.csv",
         "zoned.parquet: column trip_distance holds large_st",
     ),
     (
         "--input trips.csv --output out.csv --id-column no",
-        "id column 'no' is not in trips.csv, who",
+        "id column 'no' is not in trips.csv: its",
     ),
     ("--input trips.parquet --output out.csv --id-column list", "the id column holds list<"),
     ("--input trips.csv --output out.csv --model no", "model 'no' was not found, and MLflow "),
     ("--input trips.csv --output out.csv --model dir.csv", "dir.csv is not a model directory ("),
-    ("--input trips.csv --output out.csv --model 7", "nothing is registered in sqlite:"),
+    ("--input trips.csv --output out.csv --model 7", "model '7' was not found"),
     ("--input trips.csv --output out.csv --cab fhv", "cab 'fhv' cannot be used: its files hold no"),
     (
         "--input trips.csv --output out.csv --cab yellow",
