@@ -1,6 +1,6 @@
 """What a run of `orchestrate.py` costs beside a Prefect flow that does nothing.
 
-Whole processes on the wall clock, imports and the embedded server included. Each run starts from
+Whole processes on the wall clock, imports and the run's own server included. Each run starts from
 a copy of the same directories, in which Prefect's database and MLflow's store were made before, so
 that their migration is in neither.
 """
@@ -115,13 +115,13 @@ def measure_overhead(data: Data, plan: Plan) -> Part:
                 seconds[name].append(stores.run(command))
                 note(f"{name}: {seconds[name][-1]:.2f} s")
     text = f"""
-`{train.name}` and `{validate.name}`, whole processes with their imports and Prefect's embedded
-server; medians of {count(plan.overhead_rounds, "round")}, the two taking turns. The bare flow
+`{train.name}` and `{validate.name}`, whole processes with their imports and Prefect servers;
+medians of {count(plan.overhead_rounds, "round")}, the two taking turns. The bare flow
 (`benchmarks/bare_flow.py`) runs as many tasks, {work["tasks"]}, which do nothing but publish one
 markdown artifact and log one MLflow run with our run's {len(work["params"])} parameters and
 {len(work["metrics"])} metrics. Both databases exist before the clock starts. The bare flow is as a
-user would write it: Prefect's heartbeat, whose end it waits for, is on, where ours turns it off for
-an embedded server.
+user would write it: Prefect starts its server, and its heartbeat, whose end it waits for, is on,
+where a run of ours turns it off with a server of its own.
 
 {render_seconds(seconds)}
 """

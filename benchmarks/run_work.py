@@ -1,7 +1,7 @@
 """Run a flow file, and print in a last line, as JSON, what its run was made of.
 
 `python run_work.py orchestrate.py ...` in a directory whose stores hold no run. A process of its
-own, since it starts Prefect's embedded server, which ends with it.
+own, since a run starts a Prefect server, which ends with it.
 """
 
 import json

@@ -123,22 +123,23 @@ class Place:
 
 
 def pin_sample(directory: Path) -> Pins:
-    """Pin the runs on the synthetic sample: a first champion, a challenger, and `course`."""
+    """Pin the runs on the synthetic sample, a first champion and a challenger, and `course`."""
     place = Place(directory, SAMPLE_DATA)
     models = {
         "2025-01 extended": place.train(2025, 1),
         "2025-02 extended": place.train(2025, 2),
-        "2025-01 course": place.train(2025, 1, "course"),
     }
-    trips = SAMPLE_DATA / "synthetic_green_tripdata_2025-03.parquet"
+    january, march = (
+        SAMPLE_DATA / f"synthetic_green_tripdata_2025-{month}.parquet" for month in ("01", "03")
+    )
     challenger = models["2025-02 extended"]
     return {
         "report": {name: pin_report(model) for name, model in models.items()},
-        "model": {name: pin_model(load_model(model)) for name, model in models.items()},
-        "predictions": {
-            "champion": place.predict(trips, "champion"),
-            "2025-01 course": place.predict(trips, models["2025-01 course"]),
+        "model": {
+            **{name: pin_model(load_model(model)) for name, model in models.items()},
+            "2025-01 course": pin_model(train_model([january], "course")),
         },
+        "predictions": {"champion": place.predict(march, "champion")},
         "history": pin_history(place),
         "doctor": pin_doctor(place),
         "cards": {

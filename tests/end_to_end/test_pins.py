@@ -1,14 +1,22 @@
 """A user gets what was recorded in `pins_sample.json` and `pins_real.json`, to a billionth.
 
 What changes on purpose is recorded anew, see `pins.py`, and the difference of the files is read.
+
+Real months are pinned in CI, and where TAXI_DURATION_PINS is set: their runs take a minute and a
+half of CPU time, go through the same code as the sample's, and have their RMSE tested in
+`flows/test_train.py` and `model/test_training.py` too. What is left to find is another figure that
+is wrong for real trips alone, which is worth a wait before a merge, and not after each change.
 """
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from tests.end_to_end.pins import Pins, find_differences, pin_real, pin_sample
+
+VARIABLE = "TAXI_DURATION_PINS"
 
 
 def read_pins(name: str) -> Pins:
@@ -36,6 +44,10 @@ def test_the_sample_comes_to_what_was_recorded(sample: Pins, section: str) -> No
     assert [*find_differences(SAMPLE[section], sample[section])] == []
 
 
+@pytest.mark.skipif(
+    not (os.environ.get("CI") or os.environ.get(VARIABLE)),
+    reason=f"real months are pinned in CI, and where {VARIABLE} is set",
+)
 @pytest.mark.parametrize("section", REAL)
 def test_real_months_come_to_what_was_recorded(real: Pins, section: str) -> None:
     assert [*find_differences(REAL[section], real[section])] == []
