@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from email.utils import parsedate_to_datetime
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +35,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     WorkPoolFilter,
 )
-from prefect.client.schemas.objects import Worker, WorkerStatus
+from prefect.client.schemas.objects import WorkerStatus
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import (
@@ -88,11 +87,6 @@ DEADLINE_SECONDS = 10.0
 REQUEST_SECONDS = 5
 IMPATIENT_S3 = {"connect_timeout": 4, "read_timeout": 4, "retries": {"total_max_attempts": 1}}
 IMPATIENT_TLC = {"connect_seconds": 4.0, "read_seconds": 4.0, "deadline_seconds": 8.0}
-
-MISSED_HEARTBEATS = 3
-"""After as many of its own intervals without a heartbeat a worker is dead."""
-HEARTBEAT_SECONDS = 30
-"""Prefect's default, for workers that do not say theirs."""
 
 
 class CheckError(TaxiDurationError):
@@ -252,6 +246,10 @@ def check_server() -> str:
 
 
 NO_API = "correct PREFECT_API_URL, which ends in /api"
+NO_LOGIN = (
+    "export PREFECT_API_AUTH_STRING=user:password, as the server has it in "
+    "PREFECT_SERVER_API_AUTH_STRING"
+)
 
 
 @contextmanager
@@ -269,12 +267,9 @@ def _ask_prefect() -> Iterator[SyncPrefectClient]:
             if not isinstance(reason, PrefectHTTPStatusError):
                 raise reason or error from None
             status = reason.response.status_code
-            fix = "read the server's log, and start it again" if status >= 500 else NO_API
-            if status in (401, 403):
-                fix = (
-                    "export PREFECT_API_AUTH_STRING=user:password, as the server has it in "
-                    "PREFECT_SERVER_API_AUTH_STRING"
-                )
+            fix = NO_LOGIN if status in (401, 403) else NO_API
+            if status >= 500:
+                fix = "read the server's log, and start it again"
             raise CheckError(f"{url} answered {status}", fix) from None
 
 
@@ -320,20 +315,16 @@ def check_versions(checkout: Path = CHECKOUT) -> str:
 def _read_requirements(checkout: Path) -> tuple[str, str, list[Requirement]]:
     """Return where they are declared, the Pythons and the requirements, those of extras marked."""
     path = checkout / "pyproject.toml"
-    if path.is_file():
-        project = tomllib.loads(path.read_text("utf-8"))["project"]
-        extras = project.get("optional-dependencies", {}).values()
-        optional = [f"{text}; extra == 'any'" for extra in extras for text in extra]
-        texts = [*project["dependencies"], *optional]
-        return str(path), project["requires-python"], [*map(Requirement, texts)]
-    try:
+    if not path.is_file():
         required = [*map(Requirement, metadata.requires(PROJECT) or [])]
-    except metadata.PackageNotFoundError:
-        raise CheckError(
-            f"{checkout} is not a checkout of {PROJECT}, which is not installed either",
-            "run doctor in the checkout",
-        ) from None
-    return f"the metadata of {PROJECT}", metadata.metadata(PROJECT)["Requires-Python"], required
+        return f"the metadata of {PROJECT}", metadata.metadata(PROJECT)["Requires-Python"], required
+    project = tomllib.loads(path.read_text("utf-8"))["project"]
+    extras = project.get("optional-dependencies", {}).values()
+    texts = [
+        *project["dependencies"],
+        *(f"{one}; extra == 'any'" for each in extras for one in each),
+    ]
+    return str(path), project["requires-python"], [*map(Requirement, texts)]
 
 
 def _find_version(name: str) -> str | None:
@@ -355,7 +346,7 @@ def check_work_pool(pool: str) -> str:
                 f"{program} work-pool create --type process {name}",
             ) from None
         queue = client.read_work_queue(found.default_queue_id)
-    faults = [
+    for is_so, fault, command in (
         (found.is_paused, "is paused", f"work-pool resume {name}"),
         (
             found.concurrency_limit == 0,
@@ -363,36 +354,23 @@ def check_work_pool(pool: str) -> str:
             f"work-pool clear-concurrency-limit {name}",
         ),
         (queue.is_paused, "has a paused queue", f"work-queue resume {queue.name} --pool {name}"),
-    ]
-    for is_so, fault, command in faults:
+    ):
         if is_so:
             raise CheckError(f"work pool {pool} {fault}", f"{program} {command}")
     return f"{pool}, of type {found.type}"
 
 
 def check_worker(pool: str) -> str:
-    """Check that a worker of the pool sent a heartbeat lately, by the server's clock."""
+    """Check that a worker of the pool is alive, which the server judges by their heartbeats."""
     with _ask_prefect() as client:
-        workers = client.read_workers_for_work_pool(pool)
-        # To the second; the server dates heartbeats, and may be another machine.
-        date = client.hello().headers.get("date")
-    now = parsedate_to_datetime(date) if date else datetime.now(UTC)
+        found = client.read_workers_for_work_pool(pool)
     fix = f"{find_program('prefect')} worker start -p {shlex.quote(pool)}"
-    silent = {
-        worker.name: max(0.0, (now - worker.last_heartbeat_time).total_seconds())
-        for worker in workers
-        if worker.last_heartbeat_time
-    }
-    if not silent:
+    workers = {each.last_heartbeat_time: each for each in found if each.last_heartbeat_time}
+    if not workers:
         raise CheckError(f"no worker of {pool} was ever heard of", fix)
-    name = min(silent, key=silent.__getitem__)
-    said = f"{name} was heard of {silent[name]:.0f} s ago"
-
-    def is_alive(worker: Worker) -> bool:
-        patience = MISSED_HEARTBEATS * (worker.heartbeat_interval_seconds or HEARTBEAT_SECONDS)
-        return worker.status == WorkerStatus.ONLINE and silent.get(worker.name, patience) < patience
-
-    alive = sum(map(is_alive, workers))
+    ago = max(0.0, (datetime.now(UTC) - max(workers)).total_seconds())
+    said = f"{workers[max(workers)].name} was heard of {ago:.0f} s ago"
+    alive = sum(each.status == WorkerStatus.ONLINE for each in found)
     if not alive:
         raise CheckError(f"no worker of {pool} is alive: {said}", fix)
     return f"{alive} alive: {said}"
@@ -476,16 +454,14 @@ def check_disk(directories: dict[str, Path], least_free_gb: float) -> str:
     found = []
     for what, directory in directories.items():
         check_writable(directory, what)
-        existing = next(
-            each for each in [directory, *directory.absolute().parents] if each.exists()
-        )
+        existing = next(filter(Path.exists, (directory, *directory.absolute().parents)))
         free = shutil.disk_usage(existing).free / 1e9
         if free < least_free_gb:
             raise CheckError(
                 f"{what} {directory} has {free:.1f} GB free, of {least_free_gb:g} GB that a run "
                 "may need",
-                "remove what is not needed (models/sums is made again when it is gone), or name a "
-                "directory on another disk",
+                "remove what is not needed (models/sums is made again), or name another disk's "
+                "directory",
             )
         found.append(f"{what} {directory} takes files, {free:.1f} GB free")
     return "; ".join(found)
@@ -494,14 +470,13 @@ def check_disk(directories: dict[str, Path], least_free_gb: float) -> str:
 def check_newest_month(cab: Cab, directory: Path, offline: bool) -> str:
     """Check that the newest month the calendar expects is published; offline, that it is here."""
     newest = newest_published(date.today())
-    months = (newest.shift(-1), newest)
-    missing = [month for month in months if find_month(directory, cab, month) is None]
-    absent = [month.file_name(cab.name) for month in missing]
-    here = "here" if newest not in missing else "not here yet"
+    missing = [each for each in newest.window(2) if find_month(directory, cab, each) is None]
+    here = "not here yet" if newest in missing else "here"
     where = f"{cab.name} {newest} is {here} in {directory}"
-    place = f"place {' and '.join(absent)} in {directory}"
+    files = " and ".join(month.file_name(cab.name) for month in missing)
+    place = f"place {files} in {directory}"
     if offline:
-        if absent:
+        if missing:
             raise CheckError(where, place)
         return where
     settings, limits = read_settings(TlcSettings), read_settings(TransferSettings)
@@ -511,8 +486,8 @@ def check_newest_month(cab: Cab, directory: Path, offline: bool) -> str:
         earlier = newest.shift(-2)
         raise CheckError(
             f"{error.problem}; {where}",
-            f"{place + ' and ' if absent else ''}run with --offline, or train on an earlier month: "
-            f"--year {earlier.year} --month {earlier.month}",
+            f"{place + ' and ' if missing else ''}run with --offline, or train on an earlier "
+            f"month: --year {earlier.year} --month {earlier.month}",
         ) from None
     shown = "" if size is None else f" ({size / 1e6:.1f} MB)"
     return f"{cab.name} {newest} is published{shown} and {here} in {directory}"
@@ -523,30 +498,26 @@ def check_schedule(pool: str, flows: Sequence[str]) -> str:
     program = find_program("prefect")
     with _ask_prefect() as client:
         of_flows = FlowFilter.model_validate({"name": {"any_": [*flows]}})
-        names = {flow.id: flow.name for flow in client.read_flows(flow_filter=of_flows)}
-        deployments = client.read_deployments(
-            flow_filter=of_flows,
-            work_pool_filter=WorkPoolFilter.model_validate({"name": {"any_": [pool]}}),
-        )
-        absent = {*flows} - {names[each.flow_id] for each in deployments}
+        of_pool = WorkPoolFilter.model_validate({"name": {"any_": [pool]}})
+        flow_names = {flow.id: flow.name for flow in client.read_flows(flow_filter=of_flows)}
+        deployments = client.read_deployments(flow_filter=of_flows, work_pool_filter=of_pool)
+        absent = {*flows} - {flow_names[each.flow_id] for each in deployments}
         if absent:
             raise CheckError(
                 f"{' and '.join(sorted(absent))} not deployed to {pool}", f"{program} deploy --all"
             )
+        names = {each.id: f"{flow_names[each.flow_id]}/{each.name}" for each in deployments}
         scheduled = [each for each in deployments if any(one.active for one in each.schedules)]
-        active = {
-            each.id: f"{names[each.flow_id]}/{each.name}" for each in scheduled if not each.paused
-        }
+        active = {each.id: names[each.id] for each in scheduled if not each.paused}
         if scheduled and not active:
             raise CheckError(
-                f"deployment {names[scheduled[0].flow_id]}/{scheduled[0].name} is paused, and no "
-                "other has an active schedule",
+                f"deployment {names[scheduled[0].id]} is paused, and no other has an active "
+                "schedule",
                 # Not among Prefect's commands for schedules.
                 f"{program} api POST /deployments/{scheduled[0].id}/resume_deployment",
             )
         if not active:
-            # In the file: a schedule that is resumed otherwise loses its parameters (Prefect
-            # 3.8.8).
+            # In the file: a schedule resumed otherwise loses its parameters (Prefect 3.8.8).
             file, deploy = "prefect.yaml", f"{program} deploy --all"
             if deployments[0].name.endswith("_production"):
                 file = "deployment.yaml"
@@ -555,21 +526,21 @@ def check_schedule(pool: str, flows: Sequence[str]) -> str:
                 f"no schedule of {len(deployments)} deployments is active",
                 f"sed -i.off 's/active: false/active: true/' {file} && {deploy}",
             )
+        of_active = {"id": {"any_": [*active]}}
+        is_planned = {
+            "tags": {"all_": ["auto-scheduled"]},
+            "state": {"type": {"any_": ["SCHEDULED"]}},
+        }
         planned = client.read_flow_runs(
-            deployment_filter=DeploymentFilter.model_validate({"id": {"any_": [*active]}}),
-            flow_run_filter=FlowRunFilter.model_validate(
-                {"tags": {"all_": ["auto-scheduled"]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
-            ),
+            deployment_filter=DeploymentFilter.model_validate(of_active),
+            flow_run_filter=FlowRunFilter.model_validate(is_planned),
             sort=FlowRunSort.EXPECTED_START_TIME_ASC,
             limit=1,
         )
     for run in planned:
         if run.deployment_id and run.expected_start_time:
-            due = run.expected_start_time.astimezone(UTC)
-            return (
-                f"{len(deployments)} deployments; next run {due:%Y-%m-%d %H:%M} UTC, "
-                f"{active[run.deployment_id]}"
-            )
+            due = f"{run.expected_start_time.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+            return f"{len(deployments)} deployments; next run {due}, {active[run.deployment_id]}"
     raise CheckError(
         f"{', '.join(active.values())} has an active schedule and no run planned",
         "wait a minute and run doctor again; if it stays, start the server with its services: "

@@ -13,9 +13,8 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,7 +48,15 @@ from tests.support.deployments import (
 )
 from tests.support.halted import HALTED
 from tests.support.months import write_month, write_months
-from tests.support.runs import call_taxi_duration, read_artifact, read_logs, read_report_artifact
+from tests.support.runs import (
+    call_taxi_duration,
+    make_store,
+    read_artifact,
+    read_logs,
+    read_report_artifact,
+    run_local,
+    start_local,
+)
 from tests.support.servers import PROGRAMS, answers, find_free_port, run_server, wait_until
 
 AUTH = "taxi:the-secret-of-the-server"
@@ -61,6 +68,8 @@ RUNS = {
     "local production": "main-flow/taxi_local_data_production",
     "s3 production": "main-flow-s3/taxi_s3_data_production",
 }
+COMPARED = ("s3", "local production", "s3 production")
+"""Runs that train on the same months; the schedule starts one of the first deployment."""
 UNSCHEDULED = {"backfill/taxi_backfill": "backfill", "predict/taxi_predict": "predict"}
 DEPLOYMENTS = {
     RUNS["local"],
@@ -420,22 +429,32 @@ def test_production_is_deployed_with_its_schedule_and_no_secret(
 def runs(
     elsewhere: Elsewhere, due: Due, production: str, prefect_server: str
 ) -> dict[str, FlowRun]:
-    """Both deployments of both files, on the same two months."""
+    """Runs of both files on the same two months, the models of each compared with no champion."""
     common: dict[str, object] = {"year": 2023, "month": 1}
     # Not where the other saves its model: that one would be found and kept.
-    apart = {
-        "s3": {"models_dir": "models-s3"},
-        "s3 production": {"models_dir": elsewhere.production / "models-s3"},
-    }
-    watched = [
-        start_run(
-            deployment, name, {**common, **apart.get(name, {})}, elsewhere.environment, "--watch"
+    apart = {"s3 production": {"models_dir": elsewhere.production / "models-s3"}}
+    watched = []
+    for name in COMPARED:
+        (store := find_store(elsewhere, name)).mkdir()
+        variables = {"MLFLOW_TRACKING_URI": make_store(store)}
+        watched.append(
+            start_run(
+                RUNS[name],
+                name,
+                {**common, **apart.get(name, {})},
+                elsewhere.environment,
+                "--watch",
+                "--job-variable",
+                f"env={json.dumps(variables)}",
+            )
         )
-        for name, deployment in RUNS.items()
-    ]
     end_well(*watched)
     with connected_to(prefect_server):
-        return {name: read_run(name) for name in RUNS}
+        return {name: read_run(name) for name in COMPARED}
+
+
+def find_store(elsewhere: Elsewhere, name: str) -> Path:
+    return elsewhere.production / f"store of {name}"
 
 
 @pytest.mark.usefixtures("client")
@@ -456,30 +475,41 @@ def test_runs_complete_with_what_they_were_given_log_and_publish(
         assert "2023-02" in str(read_report_artifact(run.id).data)
 
 
-def test_all_deployments_give_the_same_model_which_outlives_the_pulled_code(
-    runs: dict[str, FlowRun], elsewhere: Elsewhere, bucket: S3Server
+@pytest.mark.usefixtures("client")
+def test_all_ways_to_run_give_the_same_model_and_report_which_outlive_the_pulled_code(
+    runs: dict[str, FlowRun], elsewhere: Elsewhere, bucket: S3Server, tmp_path: Path
 ) -> None:
+    data = elsewhere.checkout / "data"
+    here = run_local(
+        tmp_path, "--year", "2023", "--month", "1", "--data-dir", str(data), "--offline"
+    )
+    assert here.exit_code == 0, here.output
     reports = [
-        *elsewhere.checkout.glob("models*/green/2023-01-*/report.json"),
+        *elsewhere.checkout.glob("models/green/2023-01-*/report.json"),
         *elsewhere.production.glob("models*/green/2023-01-*/report.json"),
         *bucket.bucket.glob("models/green/2023-01-*/report.json"),
     ]
-    assert len(reports) == 5
-    contents = [json.loads(report.read_bytes()) for report in reports]
-    # Whom each was judged against depends on the order they came in.
-    assert len({content["model_id"] for content in contents}) == 1
-    assert len({json.dumps(content["validation"]) for content in contents}) == 1
-    models = [report.with_name("model.skops").read_bytes() for report in reports]
-    assert len({*models}) == 1
+    assert len(reports) == len(runs) + 1
+    assert {report.parent.name for report in reports} == {here.model_directory.name}
+    for name in ("report.json", "model.skops"):
+        expected = (here.model_directory / name).read_bytes()
+        assert [report.with_name(name).read_bytes() == expected for report in reports] == [
+            True for _ in reports
+        ]
     fetched = elsewhere.production / "data" / "s3" / JANUARY.file_name("green")
     assert fetched.with_name(f"{fetched.name}.json").exists()
-    for store in (elsewhere.checkout / "mlflow.db", elsewhere.production / "mlflow.db"):
-        assert {*read_mlflow_statuses(store)} == {"FINISHED"}
+    for name in COMPARED:
+        assert read_mlflow_statuses(find_store(elsewhere, name) / "mlflow.db") == ["FINISHED"]
 
 
 def read_mlflow_statuses(store: Path) -> list[str]:
     with contextlib.closing(sqlite3.connect(store)) as connection:
-        return sorted(status for (status,) in connection.execute("SELECT status FROM runs"))
+        return sorted(
+            status
+            for (status,) in connection.execute(
+                "SELECT status FROM runs WHERE lifecycle_stage = 'active'"
+            )
+        )
 
 
 @pytest.fixture(scope="module")
@@ -527,7 +557,7 @@ def test_runs_leave_the_checkout_clean(report: Path, elsewhere: Elsewhere) -> No
         ["git", "status", "--porcelain"],
         cwd=elsewhere.checkout, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    assert status.stdout == "?? models-s3/\n"
+    assert status.stdout == ""
 
 
 @dataclass(frozen=True)
@@ -673,23 +703,28 @@ def test_without_the_password_nothing_is_read(prefect_server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "password"),
+    ("start", "password"),
     [
-        (["orchestrate.py", "--year", "2023", "--month", "1"], "taxi:a-wrong-one"),
-        (["-m", "taxi_duration", "create-s3-blocks"], ""),
+        (lambda: start_local(("--year", "2023", "--month", "1")), "taxi:a-wrong-one"),
+        (lambda: call_taxi_duration("create-s3-blocks"), ""),
     ],
+    ids=["orchestrate.py", "create-s3-blocks"],
 )
 def test_our_commands_say_in_one_line_that_the_server_asks_for_a_password(
-    command: list[str], password: str, elsewhere: Elsewhere, bucket: S3Server, prefect_server: str
+    start: Callable[[], int],
+    password: str,
+    elsewhere: Elsewhere,
+    bucket: S3Server,
+    prefect_server: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    refused = subprocess.run(
-        [sys.executable, *command],
-        cwd=elsewhere.checkout,
-        env={**elsewhere.environment, **bucket.environment, "PREFECT_API_AUTH_STRING": password},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert refused.returncode == 1
-    assert refused.stderr == (
+    monkeypatch.chdir(elsewhere.checkout)
+    for variable, value in bucket.environment.items():
+        monkeypatch.setenv(variable, value)
+    with connected_to(prefect_server, password):
+        assert start() == 1
+    assert capsys.readouterr().err == (
         f"error: Prefect server {prefect_server} asks for a password (401 Unauthorized): set "
         "PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING it was started with.\n"
     )

@@ -87,7 +87,12 @@ class Ended:
         return self.directory / "work"
 
     def read_mlflow_statuses(self) -> list[str]:
-        return [status for (status,) in query(self.work / "mlflow.db", "SELECT status FROM runs")]
+        return [
+            status
+            for (status,) in query(
+                self.work / "mlflow.db", "SELECT status FROM runs WHERE lifecycle_stage = 'active'"
+            )
+        ]
 
 
 def query(database: Path, statement: str) -> list[tuple[str, ...]]:

@@ -63,7 +63,7 @@ class Run:
 
 def run_local(directory: Path, *arguments: str) -> Run:
     """`python orchestrate.py ...` in a directory, on the server this process is connected to."""
-    return _run(directory, lambda: _start_local(arguments))
+    return _run(directory, lambda: start_local(arguments))
 
 
 def run_s3(directory: Path, *arguments: str) -> Run:
@@ -81,7 +81,8 @@ def call_taxi_duration(*arguments: str) -> int:
     return main(arguments)
 
 
-def _start_local(arguments: tuple[str, ...]) -> int:
+def start_local(arguments: tuple[str, ...]) -> int:
+    """`python orchestrate.py ...` in this process."""
     options, prepare = orchestrate.LocalOptions, orchestrate.prepare
     return run_from_command_line(orchestrate.main_flow, options, prepare, arguments)
 
@@ -100,10 +101,15 @@ def _make_tables() -> bytes:
         return database.read_bytes()
 
 
+def make_store(directory: Path) -> str:
+    """Put an empty MLflow store in a directory; return its URI."""
+    (directory / "mlflow.db").write_bytes(_make_tables())
+    return f"sqlite:///{directory / 'mlflow.db'}"
+
+
 def _run(directory: Path, start: Callable[[], int]) -> Run:
-    store = directory / "mlflow.db"
-    if not store.exists():
-        store.write_bytes(_make_tables())
+    if not (directory / "mlflow.db").exists():
+        make_store(directory)
     before = _read_flow_runs().keys()
     printed = io.StringIO()
     with (
