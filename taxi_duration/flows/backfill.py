@@ -60,8 +60,8 @@ from taxi_duration.flows.train import (
     check_settings,
     describe_run,
     identify_run,
+    keep_verdict,
     read_flow_day,
-    recall_verdict,
     warn_of_drift,
 )
 from taxi_duration.model.directory import is_whole, load_model
@@ -300,10 +300,8 @@ def _begin(
 
     def finish() -> Step:
         validation = validating.result()
-        verdict = recall_verdict(directory)  # a backfill judges nobody, and what was said stays
-        report = describe_run(
-            plan, model_id, train, training, validation, reducing.thresholds, verdict
-        )
+        report = describe_run(plan, model_id, train, training, validation, reducing.thresholds)
+        report = keep_verdict(report, directory)
         save_artifacts(models_directory, training.model, report)
         return _log(plan, training.model, directory, report, notices)
 

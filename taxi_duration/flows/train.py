@@ -181,12 +181,11 @@ def train(
     validation = validate(
         training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    if challenge.is_champion:  # it faces nobody, and what was said of it stays
-        verdict = recall_verdict(models_directory / model_id)
-    else:
-        verdict = judge_candidate(plan.months, validation, challenge)
+    verdict = None if challenge.is_champion else judge_candidate(plan.months, validation, challenge)
     past = find_past(plan, is_made_up=is_synthetic(validation_file.path.name))
     report = describe_run(plan, model_id, months, training, validation, thresholds, verdict, past)
+    if challenge.is_champion:  # it faces nobody, and what the gate said of it stays
+        report = keep_verdict(report, models_directory / model_id)
     directory = save_artifacts(models_directory, training.model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
     notices = [notice for month in months for notice in month.file.notices]
@@ -235,12 +234,19 @@ def identify_run(plan: Plan, files: Sequence[MonthFile]) -> str:
     return identify_training(plan.cab.name, plan.features, plan.alphas, inputs, read_versions())
 
 
-def recall_verdict(directory: Path) -> Verdict | None:
-    """Return what the gate said last of the model in a directory; None if nothing is there."""
+def keep_verdict(report: Report, directory: Path) -> Report:
+    """Return a report of a model that was not judged now, with what the gate said of it before.
+
+    If the validation is the same, too, that is the report in the model's directory, which compares
+    slices with the champion's of then.
+    """
     try:
-        return load_report(directory).gate
+        saved = load_report(directory)
     except ModelError:
-        return None
+        return report
+    if saved.gate and (saved.inputs, saved.thresholds) == (report.inputs, report.thresholds):
+        return saved
+    return report.model_copy(update={"gate": saved.gate})
 
 
 def describe_run(
