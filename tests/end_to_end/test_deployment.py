@@ -710,21 +710,25 @@ def test_without_the_password_nothing_is_read(prefect_server: str) -> None:
     ],
     ids=["orchestrate.py", "create-s3-blocks"],
 )
-def test_our_commands_say_in_one_line_that_the_server_asks_for_a_password(
+def test_our_commands_say_in_one_line_that_the_server_refuses_the_password(
     start: Callable[[], int],
     password: str,
-    elsewhere: Elsewhere,
     bucket: S3Server,
     prefect_server: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(elsewhere.checkout)
+    write_months(tmp_path / "data", JANUARY)
+    monkeypatch.chdir(tmp_path)
     for variable, value in bucket.environment.items():
         monkeypatch.setenv(variable, value)
     with connected_to(prefect_server, password):
         assert start() == 1
-    assert capsys.readouterr().err == (
-        f"error: Prefect server {prefect_server} asks for a password (401 Unauthorized): set "
-        "PREFECT_API_AUTH_STRING to the PREFECT_SERVER_API_AUTH_STRING it was started with.\n"
+    said = capsys.readouterr().err
+    assert re.fullmatch(
+        rf"error: Prefect server {re.escape(prefect_server)} failed \(.*401 Unauthorized.*\): "
+        r"check PREFECT_API_URL and PREFECT_API_AUTH_STRING, .+\n",
+        said,
     )
+    assert "a-wrong-one" not in said
