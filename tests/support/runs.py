@@ -63,7 +63,7 @@ class Run:
 
 def run_local(directory: Path, *arguments: str) -> Run:
     """`python orchestrate.py ...` in a directory, on the server this process is connected to."""
-    return _run(directory, lambda: start_local(arguments))
+    return _run(directory, lambda: _start_local(arguments))
 
 
 def run_s3(directory: Path, *arguments: str) -> Run:
@@ -81,8 +81,7 @@ def call_taxi_duration(*arguments: str) -> int:
     return main(arguments)
 
 
-def start_local(arguments: tuple[str, ...]) -> int:
-    """`python orchestrate.py ...` in this process."""
+def _start_local(arguments: tuple[str, ...]) -> int:
     options, prepare = orchestrate.LocalOptions, orchestrate.prepare
     return run_from_command_line(orchestrate.main_flow, options, prepare, arguments)
 
