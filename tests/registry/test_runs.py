@@ -72,7 +72,7 @@ def test_run_has_parameters_and_metrics(run: Run, tracked: MlflowRun) -> None:
         "train_months": "2021-01",
         "validation_month": "2021-02",
     }
-    assert tracked.data.metrics == collect_metrics(run.report)
+    assert tracked.data.metrics == collect_metrics(load_report(run.model_directory))
     assert tracked.data.metrics["validation_rmse"] == run.report["validation"]["rmse"]
 
 
