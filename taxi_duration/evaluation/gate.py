@@ -226,7 +226,9 @@ class Verdict(Part):
 
     is_promoted: bool = Field(description="whether the gate found it better")
     reasons: list[str] = Field(description="sentences on why it is not promoted")
-    findings: list[Finding] = Field((), description="the same as kinds and numbers")  # type: ignore[arg-type]
+    findings: list[Finding] = Field(
+        default_factory=list, description="the same as kinds and numbers"
+    )
     champion: Champion | None = Field(description="whom it was judged against; null if nobody")
     unavailable: str | None = Field(description="why the champion could not be loaded")
     bootstrap: Bootstrap | None = Field(description="null where the two were not compared")
