@@ -39,9 +39,16 @@ os.environ["TAXI_DURATION_TLC_URL"] = "https://127.0.0.1:9/a-test-must-not-reach
 os.environ["TAXI_DURATION_TLC_HOSTS"] = "127.0.0.1"
 
 from mlflow import MlflowClient  # noqa: E402
+from prefect.concurrency.services import (  # noqa: E402
+    ConcurrencySlotAcquisitionWithLeaseService,
+)
 from prefect.events.worker import EventsWorker  # noqa: E402
 from prefect.logging.handlers import APILogWorker  # noqa: E402
-from prefect.settings import PREFECT_API_URL, temporary_settings  # noqa: E402
+from prefect.settings import (  # noqa: E402
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    temporary_settings,
+)
 
 from taxi_duration.data.parquet import MonthFile  # noqa: E402
 from tests.support.buckets import S3Server, serve_s3  # noqa: E402
@@ -51,9 +58,11 @@ from tests.support.registered import Registered, register_versions, use_store  #
 from tests.support.runs import Run, call_taxi_duration, run_local  # noqa: E402
 from tests.support.servers import (  # noqa: E402
     PROGRAMS,
+    SHARED_VARIABLE,
     answers,
     find_free_port,
     make_environment,
+    make_prefect_home,
     run_server,
 )
 from tests.support.web import Tlc, serve_tlc  # noqa: E402
@@ -75,8 +84,15 @@ CPU_SECONDS = pytest.StashKey[float]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[CPU_SECONDS] = 0.0
+    if not hasattr(config, "workerinput"):  # the processes of xdist inherit it
+        os.environ[SHARED_VARIABLE] = tempfile.mkdtemp(prefix="taxi-duration-tests-")
     for warning in THIRD_PARTY_WARNINGS:
         config.addinivalue_line("filterwarnings", warning)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[SHARED_VARIABLE], ignore_errors=True)
 
 
 def measure_cpu() -> float:
@@ -153,7 +169,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     # In the environment, not as options: its pages look for the API where these say.
     environment = make_environment(
         HOME=str(home),
-        PREFECT_HOME=str(home),
+        PREFECT_HOME=make_prefect_home(home),
         PREFECT_SERVER_API_HOST="127.0.0.1",
         PREFECT_SERVER_API_PORT=str(port),
         # How soon a run that waits for another of its deployment asks again; by default 30 s.
@@ -165,14 +181,18 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @contextmanager
-def connected_to(server: str) -> Iterator[None]:
-    """Have Prefect in this process use a server, and hand over every log line and event to it."""
-    with temporary_settings({PREFECT_API_URL: server}):
+def connected_to(server: str, password: str | None = None) -> Iterator[None]:
+    """Have Prefect in this process use a server, and hand over every log line and event to it.
+
+    What would go on asking this server, when the process uses another, is ended.
+    """
+    settings = {PREFECT_API_URL: server}
+    with temporary_settings(settings | ({PREFECT_API_AUTH_STRING: password} if password else {})):
         try:
             yield
         finally:
-            APILogWorker.drain_all(timeout=60, at_exit=False)
-            EventsWorker.drain_all(timeout=60, at_exit=False)
+            for service in (APILogWorker, EventsWorker, ConcurrencySlotAcquisitionWithLeaseService):
+                service.drain_all(timeout=60, at_exit=False)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from taxi_duration.data.month import Month
 from taxi_duration.errors import SourceError
 from tests.conftest import REPOSITORY
 from tests.support.months import SAMPLE, write_month, write_months
-from tests.support.servers import find_free_port, make_environment
+from tests.support.servers import find_free_port, make_environment, make_prefect_home
 from tests.support.watched import receive
 
 JANUARY = ("--year", "2023", "--month", "1")
@@ -329,7 +329,7 @@ def run_script(
     empty = directory / "empty"
     empty.mkdir()
     environment = make_environment(
-        PREFECT_HOME=str(directory / "prefect"),
+        PREFECT_HOME=make_prefect_home(directory / "prefect"),
         PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
         COLUMNS="200",
         **variables,

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
@@ -40,43 +40,45 @@ VERSION_KEYS = ("version", "trained_on", "validated_on", "rmse", "verdict", "is_
 Pins = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Place:
-    """A directory with a store, a Prefect home and models of its own, and where its months are."""
+Run = Callable[[Path, Sequence[str]], tuple[int, str]]
+"""Runs a command in a directory: its exit code, and what it printed."""
 
-    directory: Path
-    data: Path
-    server: str | None = None
-    """The address of a Prefect server; without one, each run starts its own."""
 
-    def call(self, *arguments: str | Path, expected: int = 0) -> str:
-        """What a command printed; it has the clean environment of a new user."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
-        environment = {
+def run_alone(directory: Path, arguments: Sequence[str]) -> tuple[int, str]:
+    """Run a command in a process that has the clean environment of a new user."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={
             **kept,
             "PYTHONPATH": str(REPOSITORY),
-            "PREFECT_HOME": str(self.directory / "prefect"),
+            "PREFECT_HOME": str(directory / "prefect"),
             "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
-            "MLFLOW_TRACKING_URI": f"sqlite:///{self.directory / 'mlflow.db'}",
-        }
-        if self.server is not None:
-            environment["PREFECT_API_URL"] = self.server
-        done = subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=self.directory,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode != expected:
-            raise RuntimeError(
-                f"{arguments} ended with {done.returncode}: {done.stdout}{done.stderr}"
-            )
-        return done.stdout
+        },
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout
+
+
+@dataclass(frozen=True)
+class Place:
+    """A directory for a store and models of its own, where its months are, how commands run."""
+
+    directory: Path
+    data: Path
+    run: Run
+
+    def call(self, *arguments: str | Path, expected: int = 0) -> str:
+        """What a command printed."""
+        exit_code, printed = self.run(self.directory, [*map(str, arguments)])
+        assert exit_code == expected, f"{arguments} ended with {exit_code}: {printed}"
+        return printed
 
     def train(self, year: int, month: int, features: str = "extended") -> Path:
         """Run `orchestrate.py`, and say which directory it left."""
@@ -122,9 +124,9 @@ class Place:
         return {"agrees": found["agrees"]}
 
 
-def pin_sample(directory: Path) -> Pins:
+def pin_sample(directory: Path, run: Run = run_alone) -> Pins:
     """Pin the runs on the synthetic sample, a first champion and a challenger, and `course`."""
-    place = Place(directory, SAMPLE_DATA)
+    place = Place(directory, SAMPLE_DATA, run)
     models = {
         "2025-01 extended": place.train(2025, 1),
         "2025-02 extended": place.train(2025, 2),
@@ -151,9 +153,9 @@ def pin_sample(directory: Path) -> Pins:
     }
 
 
-def pin_real(directory: Path, data: Path, server: str | None = None) -> Pins:
+def pin_real(directory: Path, data: Path, run: Run = run_alone) -> Pins:
     """Pin the runs on real months; nothing that is pinned is a trip's row."""
-    place = Place(directory, data, server)
+    place = Place(directory, data, run)
     models = {
         "2023-01 extended": place.train(2023, 1),
         "2023-02 extended": place.train(2023, 2),

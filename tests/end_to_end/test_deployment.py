@@ -31,11 +31,10 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import PrefectHTTPStatusError
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
 from taxi_duration.data.month import Month
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, connected_to
 from tests.support.buckets import SECRET, S3Server, serve_s3
 from tests.support.deployments import (
     PATIENCE_SECONDS,
@@ -89,12 +88,6 @@ WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 MODEL_FILES = {"README.md", "manifest.json", "model.skops", "report.html", "report.json"}
 
 
-@contextlib.contextmanager
-def connected_to(url: str, password: str = AUTH) -> Iterator[None]:
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: password}):
-        yield
-
-
 @dataclass(frozen=True)
 class Elsewhere:
     """The other machine: its environment and what is on its disk."""
@@ -136,7 +129,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(prefect_server: str) -> Iterator[SyncPrefectClient]:
-    with connected_to(prefect_server), get_client(sync_client=True) as opened:
+    with connected_to(prefect_server, AUTH), get_client(sync_client=True) as opened:
         yield opened
 
 
@@ -163,7 +156,7 @@ def elsewhere(
     for directory in (machine.checkout / "data", machine.production / "data"):
         write_months(directory, JANUARY)
     with work(environment, machine.worker_directory):
-        with pytest.MonkeyPatch.context() as patched, connected_to(prefect_server):
+        with pytest.MonkeyPatch.context() as patched, connected_to(prefect_server, AUTH):
             for variable, value in bucket.environment.items():
                 patched.setenv(variable, value)
             assert call_taxi_duration("create-s3-blocks") == 0
@@ -312,7 +305,7 @@ def due(deployed: str, prefect_server: str, elsewhere: Elsewhere) -> Due:
         assert done.returncode == 0, done.stdout + done.stderr
         return client.read_deployment_by_name(RUNS["local"])
 
-    with connected_to(prefect_server), get_client(sync_client=True) as client:
+    with connected_to(prefect_server, AUTH), get_client(sync_client=True) as client:
         deploy_again(off_monthly, on_often)
         flow_run = wait_until(lambda: read_first(client), "the schedule to start a run")
         deployment = deploy_again(on_often, off_monthly)
@@ -456,7 +449,7 @@ def runs(
             )
         )
     end_well(*watched)
-    with connected_to(prefect_server):
+    with connected_to(prefect_server, AUTH):
         return {name: read_run(name) for name in COMPARED}
 
 
@@ -589,7 +582,7 @@ def queue(elsewhere: Elsewhere, runs: dict[str, FlowRun], prefect_server: str) -
     }
     store = {"MLFLOW_TRACKING_URI": f"sqlite:///{directory / 'mlflow.db'}"}
     halt = {"HALT_AT": WITHIN_MLFLOW_RUN, "HALT_IN": str(directory)}
-    with connected_to(prefect_server), get_client(sync_client=True) as client:
+    with connected_to(prefect_server, AUTH), get_client(sync_client=True) as client:
         end_well(
             start_run(
                 RUNS["local production"],

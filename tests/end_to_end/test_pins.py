@@ -1,22 +1,19 @@
 """A user gets what was recorded in `pins_sample.json` and `pins_real.json`, to a billionth.
 
 What changes on purpose is recorded anew, see `pins.py`, and the difference of the files is read.
-
-Real months are pinned in CI, and where TAXI_DURATION_PINS is set: their runs take a minute and a
-half of CPU time, go through the same code as the sample's, and have their RMSE tested in
-`flows/test_train.py` and `model/test_training.py` too. What is left to find is another figure that
-is wrong for real trips alone, which is worth a wait before a merge, and not after each change.
 """
 
 import json
-import os
+from collections.abc import Callable, Sequence
+from contextlib import chdir, nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.pins import Pins, find_differences, pin_real, pin_sample
-
-VARIABLE = "TAXI_DURATION_PINS"
+from tests.conftest import connected_to
+from tests.end_to_end.pins import Pins, Run, find_differences, pin_real, pin_sample
+from tests.support.runs import call_taxi_duration, make_store, start_local
 
 
 def read_pins(name: str) -> Pins:
@@ -30,13 +27,35 @@ SAMPLE, REAL = read_pins("sample"), read_pins("real")
 
 
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory: pytest.TempPathFactory) -> Pins:
-    return pin_sample(tmp_path_factory.mktemp("sample"))
+def run_here(prefect_server: str) -> Run:
+    """Run commands in this process, which costs a fifth; `doctor` is to find no server."""
+
+    def run(directory: Path, arguments: Sequence[str]) -> tuple[int, str]:
+        if arguments[0] == "-m":
+            start: Callable[..., int] = call_taxi_duration
+            arguments = arguments[2:]
+        else:
+            start, arguments = start_local, arguments[1:]
+        printed = StringIO()
+        served = nullcontext() if arguments[0] == "doctor" else connected_to(prefect_server)
+        with chdir(directory), redirect_stdout(printed), served:
+            return start(*arguments), printed.getvalue()
+
+    return run
 
 
 @pytest.fixture(scope="module")
-def real(real_data: Path, prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Pins:
-    return pin_real(tmp_path_factory.mktemp("real"), real_data.resolve(), prefect_server)
+def sample(run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Pins:
+    directory = tmp_path_factory.mktemp("sample")
+    make_store(directory)
+    return pin_sample(directory, run_here)
+
+
+@pytest.fixture(scope="module")
+def real(real_data: Path, run_here: Run, tmp_path_factory: pytest.TempPathFactory) -> Pins:
+    directory = tmp_path_factory.mktemp("real")
+    make_store(directory)
+    return pin_real(directory, real_data.resolve(), run_here)
 
 
 @pytest.mark.parametrize("section", SAMPLE)
@@ -44,10 +63,6 @@ def test_the_sample_comes_to_what_was_recorded(sample: Pins, section: str) -> No
     assert [*find_differences(SAMPLE[section], sample[section])] == []
 
 
-@pytest.mark.skipif(
-    not (os.environ.get("CI") or os.environ.get(VARIABLE)),
-    reason=f"real months are pinned in CI, and where {VARIABLE} is set",
-)
 @pytest.mark.parametrize("section", REAL)
 def test_real_months_come_to_what_was_recorded(real: Pins, section: str) -> None:
     assert [*find_differences(REAL[section], real[section])] == []

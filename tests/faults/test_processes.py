@@ -27,6 +27,7 @@ from tests.support.servers import (
     answers,
     find_free_port,
     make_environment,
+    make_prefect_home,
     run_server,
     wait_until,
 )
@@ -151,6 +152,7 @@ def receiver() -> Iterator[Receiver]:
 def ended(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     """Runs with servers of their own on one database, ended in all ways, started together."""
     directory = tmp_path_factory.mktemp("ended")
+    make_prefect_home(directory / "home")
     interrupted = start_alone(directory / "interrupted", WITHIN_FIT)
     interrupted.wait_until_its_server_starts()
     others = {

@@ -19,7 +19,7 @@ from taxi_duration.data.month import Month
 from tests.conftest import REPOSITORY
 from tests.support.buckets import SECRET, S3Server
 from tests.support.months import SAMPLE
-from tests.support.runs import call_taxi_duration
+from tests.support.runs import call_taxi_duration, make_store
 from tests.support.servers import PROGRAMS, answers, find_free_port, make_environment, run_server
 from tests.support.web import answer_status, serve_tlc
 
@@ -70,10 +70,11 @@ def refuse_all() -> Iterator[str]:
 def serve_mlflow(directory: Path) -> Iterator[str]:
     """An MLflow server that keeps everything in `directory`."""
     directory.mkdir()
+    store = make_store(directory)
     port = find_free_port()
     command = [
         PROGRAMS / "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{directory}/mlflow.db",
+        "--backend-store-uri", store,
         "--artifacts-destination", str(directory / "artifacts"),
     ]  # fmt: skip
     url = f"http://127.0.0.1:{port}"

@@ -118,10 +118,10 @@ def test_small_windows_are_solved_as_a_dense_solver_does(seed: int, alpha: float
     assert training.model.intercept == pytest.approx(intercept, rel=1e-8, abs=1e-8)
 
 
-def test_one_more_feature_never_worsens_the_fit_to_the_window(green: dict[str, Path]) -> None:
+def test_one_more_feature_never_worsens_the_fit_to_the_window() -> None:
     # The halves of the split pair come together.
     grown = [("PU_DO",), *(EXTENDED.terms[:count] for count in range(2, len(EXTENDED.terms) + 1))]
-    rmse = [fit_to([green["2021-01"]], FeatureSet("grown", terms)).rmse for terms in grown]
+    rmse = [fit_to([JANUARY], FeatureSet("grown", terms)).rmse for terms in grown]
     # Some terms follow from others and change nothing but the rounding.
     assert all(more <= fewer * (1 + 1e-9) for fewer, more in itertools.pairwise(rmse)), rmse
     assert rmse[-1] < 0.8 * rmse[0]
@@ -140,10 +140,8 @@ def test_the_fit_to_the_window_is_that_over_its_rows(
     assert training.trips == len(predicted) == 65_946
 
 
-def test_alpha_is_the_one_that_does_best_on_the_late_trips_of_the_last_month(
-    green: dict[str, Path],
-) -> None:
-    paths = [green["2023-01"], green["2023-02"]]
+def test_alpha_is_the_one_that_does_best_on_the_late_trips_of_the_last_month() -> None:
+    paths = [JANUARY, FEBRUARY]
     training = fit_to(paths, EXTENDED)
     first, last = (read_clean(path) for path in paths)
     late = pd.DatetimeIndex(last["pickup"]).day >= 25

@@ -12,7 +12,13 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import FlowRun
 
 from tests.conftest import REPOSITORY
-from tests.support.servers import PATIENCE_SECONDS, PROGRAMS, run_server, wait_until
+from tests.support.servers import (
+    PATIENCE_SECONDS,
+    PROGRAMS,
+    make_prefect_home,
+    run_server,
+    wait_until,
+)
 
 
 def make_checkout(directory: Path) -> Path:
@@ -38,12 +44,11 @@ def make_checkout(directory: Path) -> Path:
 
 def make_machine(home: Path, **variables: str) -> dict[str, str]:
     """The environment of a machine of its own: nothing but the programs is shared with this one."""
-    for directory in (home, home / "prefect", home / "tmp"):
-        directory.mkdir(parents=True)
+    (home / "tmp").mkdir(parents=True)
     return {
         "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(home),
-        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_HOME": make_prefect_home(home / "prefect"),
         "TMPDIR": str(home / "tmp"),
         "COLUMNS": "250",
         "TERM": "dumb",

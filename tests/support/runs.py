@@ -1,11 +1,10 @@
 """Running the flows as their command lines do, and reading back what Prefect kept of a run."""
 
 import contextlib
-import functools
 import io
 import json
 import re
-import tempfile
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ import orchestrate
 import orchestrate_s3
 from taxi_duration.cli.app import main
 from taxi_duration.cli.train import run_from_command_line
+from tests.support.servers import make_once
 
 Value = TypeVar("Value")
 
@@ -63,12 +63,12 @@ class Run:
 
 def run_local(directory: Path, *arguments: str) -> Run:
     """`python orchestrate.py ...` in a directory, on the server this process is connected to."""
-    return _run(directory, lambda: _start_local(arguments))
+    return _run(directory, lambda: start_local(*arguments))
 
 
 def run_s3(directory: Path, *arguments: str) -> Run:
     """`python orchestrate_s3.py ...` likewise."""
-    return _run(directory, lambda: _start_s3(arguments))
+    return _run(directory, lambda: start_s3(*arguments))
 
 
 def run_backfill(directory: Path, *arguments: str) -> Run:
@@ -81,28 +81,21 @@ def call_taxi_duration(*arguments: str) -> int:
     return main(arguments)
 
 
-def _start_local(arguments: tuple[str, ...]) -> int:
+def start_local(*arguments: str) -> int:
+    """The same, wherever this process is, with what it prints left to it."""
     options, prepare = orchestrate.LocalOptions, orchestrate.prepare
     return run_from_command_line(orchestrate.main_flow, options, prepare, arguments)
 
 
-def _start_s3(arguments: tuple[str, ...]) -> int:
+def start_s3(*arguments: str) -> int:
     options, prepare = orchestrate_s3.S3Options, orchestrate_s3.prepare
     return run_from_command_line(orchestrate_s3.main_flow_s3, options, prepare, arguments)
 
 
-@functools.cache
-def _make_tables() -> bytes:
-    """A store as MLflow makes it, which takes it seconds and never differs."""
-    with tempfile.TemporaryDirectory() as directory:
-        database = Path(directory, "mlflow.db")
-        MlflowClient(f"sqlite:///{database}")
-        return database.read_bytes()
-
-
 def make_store(directory: Path) -> str:
     """Put an empty MLflow store in a directory; return its URI."""
-    (directory / "mlflow.db").write_bytes(_make_tables())
+    empty = make_once("mlflow.db", lambda path: MlflowClient(f"sqlite:///{path}"))
+    shutil.copy(empty, directory / "mlflow.db")
     return f"sqlite:///{directory / 'mlflow.db'}"
 
 

@@ -1,22 +1,28 @@
 """Starting real servers on loopback and ending them: Prefect, rclone's S3, a worker."""
 
 import os
+import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 import httpx
+from filelock import FileLock
 
 PROGRAMS = Path(sys.executable).parent
 START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 PATIENCE_SECONDS = 300.0
+
+SHARED_VARIABLE = "TAXI_DURATION_TESTS_SHARED"
+"""Names a directory that all processes of the suite have in common."""
 
 Value = TypeVar("Value")
 
@@ -42,11 +48,40 @@ def wait_until(
     Args:
         what: is waited for, as a failure says.
     """
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.02
     while not (value := condition()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s in vain: {what}"
-        time.sleep(0.05)
+        time.sleep(pause)
+        pause = min(2 * pause, 1)  # a question costs the asked server time too
     return value
+
+
+def make_once(name: str, make: Callable[[Path], object]) -> Path:
+    """A file that takes long to make and never differs, made by the first process that asks."""
+    path = Path(os.environ[SHARED_VARIABLE], name)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            partial = path.with_suffix(".partial")
+            make(partial)
+            partial.rename(path)
+    return path
+
+
+def make_prefect_home(directory: Path) -> str:
+    """A directory with a Prefect database that has its tables, which a first start would make."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shutil.copy(make_once("prefect.db", _make_prefect_database), directory / "prefect.db")
+    return str(directory)
+
+
+def _make_prefect_database(path: Path) -> None:
+    subprocess.run(
+        [PROGRAMS / "prefect", "server", "database", "upgrade", "--yes"],
+        env=make_environment(PREFECT_API_DATABASE_CONNECTION_URL=f"sqlite+aiosqlite:///{path}"),
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @contextmanager
