@@ -27,16 +27,14 @@ from taxi_duration.model.directory import (
 )
 from taxi_duration.model.model import DurationModel
 from tests.conftest import REPOSITORY
-from tests.support.killed_saves import KILLED, KILLED_REPAIRS, MODEL_ID, SAID
-from tests.support.months import JANUARY
-from tests.support.trained import train_on
+from tests.support.killed_saves import KILLED, KILLED_REPAIRS, MODEL_ID, SAID, train
 
 Tamper = Callable[[Path], object]
 
 
 @pytest.fixture(scope="module")
 def model() -> DurationModel:
-    return train_on(JANUARY, "course").model
+    return train()
 
 
 @pytest.fixture(scope="module")

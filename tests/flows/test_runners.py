@@ -152,19 +152,6 @@ def test_a_window_trained_by_a_runner_has_the_same_report(
     assert "distributed" not in run.output
 
 
-def test_a_window_trained_on_a_cluster_has_the_same_report(
-    cluster: Cluster, trained_alone: Run, tlc: Tlc, tmp_path: Path
-) -> None:
-    run = train(tmp_path / "run", "--runner", "dask", "--dask-address", cluster.address)
-    assert run.exit_code == 0, run.output
-    assert run.report_bytes == trained_alone.report_bytes
-    assert [path.name for path in run.directory.glob("data/*.parquet")] == [
-        "green_tripdata_2024-04.parquet"  # which validates, here
-    ]
-    task_runs = read_task_runs(run.flow_run.id, expected=12)
-    assert {each.state_name for each in task_runs.values()} == {"Completed"}
-
-
 def list_kept(directory: Path) -> dict[str, str]:
     """The files of month sums below a directory, and what is in them."""
     return {

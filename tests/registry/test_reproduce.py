@@ -265,15 +265,13 @@ def test_a_run_of_another_program_is_refused(
     )
 
 
-@pytest.mark.parametrize("features", [*FEATURE_SETS])
 def test_a_run_of_the_flow_on_real_months_comes_out_again(
-    features: str,
     real_data: Path,
     train_on_real_months: Callable[..., Run],
     reproduce: Reproduce,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    run = train_on_real_months("--year", "2023", "--month", "1", "--features", features)
+    run = train_on_real_months("--year", "2023", "--month", "1")
     # From the store alone, by a trial's run if it has one.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{run.directory / 'mlflow.db'}")
     client = mlflow.MlflowClient()

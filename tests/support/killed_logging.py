@@ -1,7 +1,7 @@
 """Logs to MLflow in processes that die half-way: `python -m tests.support.killed_logging DIR`.
 
 The store of each part is made in DIR: `points/mlflow.db` for the deaths while logging, one for each
-death while a store is made, and `fresh/mlflow.db`, at which eight processes meet. A training's
+death while a store is made, and `fresh/mlflow.db`, at which four processes meet. A training's
 identity is its model directory's name, so copies of one directory stand for many trainings.
 """
 
@@ -40,7 +40,7 @@ KILLED_MAKING = {
     "making": (mlflow_store, "_create_experiment", 1),
     "made": (Path, "replace", 1),
 }
-PROCESSES, TRAININGS = 8, 4
+PROCESSES, TRAININGS = 4, 2
 
 
 def store_in(directory: Path) -> str:
@@ -77,7 +77,7 @@ def main(directory: Path) -> None:
 
 
 def _meet(directory: Path, log_as: Callable[[str, str], None]) -> None:
-    """Eight processes log four trainings to a store that is not there, all at once."""
+    """Processes log two trainings to a store that is not there, all at once."""
     read, write = os.pipe()
 
     def start(number: int) -> int:
