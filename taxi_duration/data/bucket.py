@@ -14,13 +14,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 from botocore.exceptions import ClientError
 from prefect.exceptions import ObjectNotFound
-from prefect_aws import AwsCredentials, S3Bucket
-from prefect_aws.client_parameters import AwsClientParameters
 from pydantic import SecretStr
 
 from taxi_duration.data.cache import Delivery, Sidecar, obtain_month
@@ -41,6 +39,9 @@ from taxi_duration.errors import (
     translated,
 )
 from taxi_duration.settings import TransferSettings, read_settings
+
+if TYPE_CHECKING:  # where it is used it is imported: it takes half a second
+    from prefect_aws import S3Bucket
 
 
 def check_key_prefix(value: object, what: str = "prefix") -> str:
@@ -184,6 +185,9 @@ def create_blocks(environment: Mapping[str, str], name: str) -> str:
     Raises:
         InputError: as `check_block`.
     """
+    from prefect_aws import AwsCredentials, S3Bucket
+    from prefect_aws.client_parameters import AwsClientParameters
+
     check_block(environment, name)
     token = environment.get("AWS_SESSION_TOKEN")
     credentials = AwsCredentials(
@@ -209,10 +213,12 @@ def load_bucket(name: str) -> S3Bucket:
         SourceError: Prefect's server failed (TransientSourceError when it may yet answer), or the
             block cannot be read.
     """
+    from prefect_aws import S3Bucket
+
     block, again = f"S3Bucket block {name!r}", f"{CREATE_BLOCKS} --name {name}"
     with translated(f"loading {block}", "check Prefect's server"):
         try:
-            return cast(S3Bucket, S3Bucket.load(name))
+            return cast("S3Bucket", S3Bucket.load(name))
         except (ValueError, RuntimeError) as error:
             if isinstance(error.__cause__, ObjectNotFound):
                 raise InputError(

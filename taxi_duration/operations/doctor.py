@@ -21,7 +21,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import prefect
@@ -44,7 +44,6 @@ from prefect.settings import (
     PREFECT_CLIENT_MAX_RETRIES,
     temporary_settings,
 )
-from prefect_aws import S3Bucket
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from taxi_duration.data.bucket import (
@@ -78,6 +77,9 @@ from taxi_duration.settings import (
     resolve_tracking_uri,
 )
 from taxi_duration.version import CHECKOUT
+
+if TYPE_CHECKING:
+    from prefect_aws import S3Bucket
 
 PROJECT = "nyc-taxi-duration"
 
