@@ -369,15 +369,3 @@ def test_script_that_fails_prints_one_line_without_a_traceback_and_tells_itself(
     link = r"http://127\.0\.0\.1:4200/runs/flow-run/[0-9a-f-]{36} on \S+, after `prefect server .+"
     assert re.fullmatch(rf"{re.escape(subject)}: {message}\n{link}", told.content["text"])
     assert told.kind == "application/json"
-
-
-def test_script_trains_with_a_server_of_its_own(tmp_path: Path) -> None:
-    ended = run_script("orchestrate.py", *SAMPLE_MONTH, "--offline", directory=tmp_path)
-    assert ended.returncode == 0, ended.stderr
-    assert (
-        "green trips, extended features, trained on 2025-01, validated on 2025-02" in ended.stdout
-    )
-    shown = " ".join(ended.stdout.split())
-    assert "prefect server start, then open http://127.0.0.1:4200/artifacts/artifact/" in shown
-    assert not re.search("Traceback|Warning|ERROR", ended.stderr)
-    assert {"models", "mlflow.db"} <= {path.name for path in (tmp_path / "empty").iterdir()}

@@ -37,7 +37,6 @@ ARGUMENTS = (
     "--year", "2025", "--month", "1", "--features", "course",
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
-WITHIN_FIT = "taxi_duration.flows.tasks:fit_window"
 WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 
 
@@ -54,13 +53,6 @@ class Started:
             return (self.directory / HALTED).exists()
 
         wait_until(is_halted, "the run to come to where it halts")
-
-    def wait_until_its_server_starts(self) -> None:
-        def has_server() -> bool:
-            assert self.process.poll() is None, self.errors
-            return self.find_server() is not None
-
-        wait_until(has_server, "the run to start its server")
 
     def find_server(self) -> psutil.Process | None:
         children = self.find_children()
@@ -150,46 +142,38 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture(scope="module")
 def ended(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
-    """Runs with servers of their own on one database, ended in all ways, started together."""
+    """Two runs with servers of their own on one database, started together and ended."""
     directory = tmp_path_factory.mktemp("ended")
     make_prefect_home(directory / "home")
-    interrupted = start_alone(directory / "interrupted", WITHIN_FIT)
-    interrupted.wait_until_its_server_starts()
-    others = {
+    runs = {
         name: start_alone(
             directory / name, WITHIN_MLFLOW_RUN, TAXI_DURATION_ALERT_URL=receiver.url(f"/{name}")
         )
         for name in ("terminated", "killed")
     }
-    ended = {"interrupted": end(interrupted, signal.SIGINT)}
-    for run in others.values():
+    for run in runs.values():
         run.wait_until_halted()
-    server = others["terminated"].find_server()
+    server = runs["terminated"].find_server()
     assert server is not None
     # Out of reach of a terminal's Ctrl-C.
-    assert os.getpgid(server.pid) != os.getpgid(others["terminated"].process.pid)
-    ended["killed"] = end(others["killed"], signal.SIGKILL)
-    ended["terminated"] = end(others["terminated"], signal.SIGTERM)
-    return ended
+    assert os.getpgid(server.pid) != os.getpgid(runs["terminated"].process.pid)
+    return {
+        "killed": end(runs["killed"], signal.SIGKILL),
+        "terminated": end(runs["terminated"], signal.SIGTERM),
+    }
 
 
-@pytest.mark.parametrize(
-    ("name", "exit_code", "signal_name"),
-    [("terminated", 143, "SIGTERM"), ("interrupted", 130, "SIGINT")],
-)
-def test_stopped_run_says_so_in_one_line(
-    ended: dict[str, Ended], name: str, exit_code: int, signal_name: str
-) -> None:
-    run = ended[name]
-    assert run.exit_code == exit_code
+def test_stopped_run_says_so_in_one_line(ended: dict[str, Ended]) -> None:
+    run = ended["terminated"]
+    assert run.exit_code == 143
     assert [line for line in run.errors.splitlines() if line.startswith("error")] == [
-        f"error: stopped by {signal_name}: nothing was left half-written; run it again."
+        "error: stopped by SIGTERM: nothing was left half-written; run it again."
     ]
     assert "Traceback" not in run.errors
     assert (run.directory / "stdout").read_bytes() == b""
 
 
-@pytest.mark.parametrize("name", ["terminated", "interrupted", "killed"])
+@pytest.mark.parametrize("name", ["terminated", "killed"])
 def test_no_server_outlives_its_run(ended: dict[str, Ended], name: str) -> None:
     assert ended[name].orphans == []
 
@@ -221,7 +205,6 @@ def test_terminated_run_closes_its_mlflow_run(ended: dict[str, Ended]) -> None:
 
 def test_stopped_run_leaves_nothing_half_written(ended: dict[str, Ended]) -> None:
     assert [*(ended["terminated"].work / "models").rglob(".*")] == []
-    assert [*ended["interrupted"].work.iterdir()] == []
 
 
 def find_runs_of(run: Started | Ended) -> list[FlowRun]:

@@ -1,12 +1,14 @@
 """The run's own server, and heartbeats to a server that stays."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import psutil
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilterName
@@ -130,50 +132,38 @@ def test_dead_run_is_crashed_and_told_and_no_other(
                 client.delete_flow_run(each.id)
 
 
-ALONE = """
-import sys
-import httpx
-from prefect import flow, get_run_logger
-from prefect.settings import PREFECT_API_URL
-from taxi_duration.flows.server import have_prefect_server, is_temporary
-
-@flow(name="alone")
-def alone():
-    get_run_logger().info("the last line")
-    return is_temporary()
-
-assert is_temporary()
-with have_prefect_server(lambda: print("meanwhile")):
-    assert alone()
-    url = PREFECT_API_URL.value()
-assert is_temporary()
-try:
-    httpx.get(f"{url}/health")
-except httpx.ConnectError:
-    pass  # it ended with the context, before the process
-else:
-    raise AssertionError("it still answers")
-assert not [name for name in sys.modules if name.startswith("prefect.server")]
-"""
-
-
 def test_run_without_a_server_has_one_that_ends_with_it_and_keeps_its_runs(tmp_path: Path) -> None:
-    environment = make_environment(
-        PREFECT_HOME=str(tmp_path),
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
-        PYTHONPATH=str(REPOSITORY),
-    )
+    (empty := tmp_path / "empty").mkdir()
     ran = subprocess.run(
-        [sys.executable, "-c", ALONE],
-        env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, REPOSITORY / "orchestrate.py", *SAMPLE_MONTH],
+        cwd=empty,
+        env=make_environment(
+            PREFECT_HOME=str(tmp_path / "home"),  # whose database this first start makes
+            PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
+            COLUMNS="200",
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout == "meanwhile\n"
-    with closing(sqlite3.connect(tmp_path / "prefect.db")) as database:
+    assert "green trips, extended features, trained on 2025-01, validated on 2025-02" in ran.stdout
+    shown = " ".join(ran.stdout.split())
+    assert "prefect server start, then open http://127.0.0.1:4200/artifacts/artifact/" in shown
+    assert not re.search("Traceback|Warning|ERROR", ran.stderr)
+    assert {"models", "mlflow.db"} <= {path.name for path in empty.iterdir()}
+    assert not [each for each in psutil.process_iter(["cmdline"]) if is_server_of(each, tmp_path)]
+    with closing(sqlite3.connect(tmp_path / "home" / "prefect.db")) as database:
         assert [*database.execute("SELECT state_name FROM flow_run")] == [("Completed",)]
-        logged = [*database.execute("SELECT message FROM log")]
-    assert ("the last line",) in logged
-    assert ("Finished in state Completed()",) in logged
+        logged = {message for (message,) in database.execute("SELECT message FROM log")}
+    assert {"Finished in state Completed()"} <= logged
+
+
+def is_server_of(process: psutil.Process, home: Path) -> bool:
+    try:
+        return server.SERVE in process.info["cmdline"] and str(home) in str(process.environ())
+    except psutil.Error:
+        return False
 
 
 def test_own_server_that_does_not_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
