@@ -18,7 +18,8 @@ $(SETUP): $(LOCKS)
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --require-hashes -r requirements-setup.lock
 	@# uv takes seconds where pip takes minutes, but knows nothing of a registry only pip is told of.
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements-dev.lock \
+	@# Compiled once: where PYTHONDONTWRITEBYTECODE is set each process would compile all it imports.
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements-dev.lock \
 		|| $(BIN)/pip install --quiet --require-hashes -r requirements-dev.lock
 	@touch $@
 

@@ -31,6 +31,8 @@ OURS = (
 # used, and nothing outside this machine is asked.
 for name in [name for name in os.environ if name.startswith(OURS)]:
     del os.environ[name]
+# The processes that tests start compile the package once, as a user's do.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="taxi-duration-prefect-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
