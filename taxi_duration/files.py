@@ -102,11 +102,14 @@ def check_directory(directory: Path, what: str) -> None:
         raise InputError(f"{what} {directory} is a file", "give a directory")
 
 
-def check_writable(directory: Path, what: str) -> None:
+def check_writable(directory: Path, what: str) -> Path:
     """Refuse a directory in which no file can be created, creating nothing itself.
 
     Args:
         what: what the user calls it, for the message.
+
+    Returns:
+        The directory, or the nearest one above it that exists.
 
     Raises:
         InputError: it is a file, or it (or what would be its parent) takes no new file.
@@ -125,3 +128,4 @@ def check_writable(directory: Path, what: str) -> None:
             f"{what} {directory} is not writable ({describe(error)})",
             "give another directory",
         ) from error
+    return existing

@@ -117,14 +117,18 @@ def check_alert_url(value: str) -> str:
         ValueError: it is no http or https address of a host.
     """
     reason = "it is no http or https address such as https://hooks.example.org/taxi"
-    try:
-        parts = urlsplit(value)
-        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:
-        raise ValueError(reason) from None
-    if not is_address or not value.isprintable() or " " in value:
+    if not is_http_address(value) or not value.isprintable() or " " in value:
         raise ValueError(reason)
     return value
+
+
+def is_http_address(text: str) -> bool:
+    """Return whether a text is an http or https address with a host."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 class AlertSettings(BaseSettings):
@@ -213,12 +217,7 @@ MALFORMED = "its host or port is none; correct it (signs in a password are perce
 
 
 def _find_server_fault(uri: str) -> str | None:
-    try:
-        parts = urlsplit(uri)
-        is_whole = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_whole = False
-    if not is_whole:
+    if not is_http_address(uri):
         return MALFORMED
     if "?" in uri or "#" in uri:  # mlflow appends the path of each request
         return "it has a query or a fragment; leave that out"

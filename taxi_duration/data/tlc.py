@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from taxi_duration.data.cache import Delivery, Sidecar, find_month, has_sidecar, obtain_month
-from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.month import PUBLICATION_LAG_MONTHS, Month, newest_published
 from taxi_duration.data.parquet import MonthFile, check_footer
 from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress, Transfer
@@ -261,7 +261,7 @@ class Tlc:
             today = datetime.now(UTC).date()
             if today < self.month.published_by:
                 why = f"{self.month} is not published yet; expect it by {self.month.published_by}"
-            elif today < self.month.shift(1 + 2 + RECENT_MONTHS).first_day:
+            elif today < self.month.shift(1 + PUBLICATION_LAG_MONTHS + RECENT_MONTHS).first_day:
                 why = f"{self.month} is not published yet, though it is due"
             else:
                 why = f"access to {self.month}, which should long be published, is denied"

@@ -25,6 +25,9 @@ RESAMPLES = 999
 BATCH = 50
 """Resamples that are drawn at a time, which bounds the memory."""
 
+PROMOTED, NOT_PROMOTED, NOT_JUDGED = "promoted", "not promoted", "not judged"
+"""What a verdict, or none, is called."""
+
 BASELINES = {"zone_pair_median": "the zone-pair median's", "mean": "the training mean's"}
 
 
@@ -235,7 +238,7 @@ class Verdict(Part):
     settings: GateSettings = Field(description="the gate's limits: shares, confidence and trips")
 
     def __str__(self) -> str:
-        return "promoted" if self.is_promoted else f"not promoted: {' '.join(self.reasons)}"
+        return PROMOTED if self.is_promoted else f"{NOT_PROMOTED}: {' '.join(self.reasons)}"
 
 
 def conclude(

@@ -21,6 +21,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.task_runners import TaskRunner
 
 from taxi_duration.data.month import Month, newest_published
+from taxi_duration.data.parquet import MonthFile
 from taxi_duration.data.schema import Cab, check_month, get_cab
 from taxi_duration.data.tlc import LocalMonths, check_months
 from taxi_duration.errors import (
@@ -31,7 +32,6 @@ from taxi_duration.errors import (
     hide_credentials,
 )
 from taxi_duration.evaluation.report import Report, load_report
-from taxi_duration.evaluation.stability import warn_of_shifts
 from taxi_duration.evaluation.walk_forward import Step, list_rows, list_series
 from taxi_duration.flows.options import BACKFILL_FLOW, BackfillOptions, takes
 from taxi_duration.flows.runners import (
@@ -62,17 +62,16 @@ from taxi_duration.flows.train import (
     identify_run,
     keep_verdict,
     read_flow_day,
-    warn_of_drift,
+    remark,
 )
 from taxi_duration.model.directory import is_whole, load_model
-from taxi_duration.model.features import get_feature_set
 from taxi_duration.model.model import DurationModel
 from taxi_duration.operations.alerts import tell
 from taxi_duration.registry.resolve import FoundModel, load_champion
 from taxi_duration.registry.runs import log_backfill
 from taxi_duration.reports.plots import plot_rmse_by_month
-from taxi_duration.reports.render import Remarks, make_table, render_backfill_markdown
-from taxi_duration.settings import StabilityLimits, Thresholds, read_settings
+from taxi_duration.reports.render import make_table, render_backfill_markdown
+from taxi_duration.settings import Thresholds, read_settings
 
 ARTIFACT_KEY, PROGRESS_KEY = "backfill-report", "backfill-progress"
 FLAGS = {"from_month": "from", "to_month": "to"}
@@ -120,7 +119,7 @@ def plan_backfill(options: BackfillOptions, today: date) -> BackfillPlan:
             reaches before the cab type's first month or beyond the month of `today`.
     """
     first, last = Month.parse(options.from_month), Month.parse(options.to_month)
-    cab, features = get_cab(options.cab), get_feature_set(options.features)
+    cab = get_cab(options.cab)
     check_month(cab, first)
     check_runner(options.runner, options.dask_address)
     if last.since(first) < options.train_months:
@@ -140,21 +139,7 @@ def plan_backfill(options: BackfillOptions, today: date) -> BackfillPlan:
             f"give one that is published, such as {newest_published(today)}",
         )
     validations = last.window(last.since(first) + 1 - options.train_months)
-    return BackfillPlan(
-        tuple(
-            Plan(
-                cab,
-                validation.shift(-1).window(options.train_months),
-                validation,
-                features,
-                options.alpha,
-                options.no_cache,
-                options.runner,
-                options.dask_address,
-            )
-            for validation in validations
-        )
-    )
+    return BackfillPlan(tuple(Plan.of(options, validation.shift(-1)) for validation in validations))
 
 
 def count_months(number: int) -> str:
@@ -274,7 +259,6 @@ def _begin(
     """Fit one training and have it validated, unless its model exists; return the rest."""
     *train, validated = months
     files = [month.file for month in (*train, validated)]
-    notices = [notice for file in files for notice in file.notices]
     model_id = identify_run(plan, files[:-1])
     directory = models_directory / model_id
     if not plan.no_cache and is_whole(directory):
@@ -286,7 +270,7 @@ def _begin(
             get_run_logger().info(
                 "%s: reused, its model was finished before: %s", plan.validation, directory
             )
-            return partial(_log, plan, load_model(directory), directory, report, notices)
+            return partial(_log, plan, load_model(directory), directory, report, files)
     window = build_features(train, plan.features)
     training = train_regression(window.sums, plan.alpha)
     validating = submit(
@@ -303,7 +287,7 @@ def _begin(
         report = describe_run(plan, model_id, train, training, validation, reducing.thresholds)
         report = keep_verdict(report, directory)
         save_artifacts(models_directory, training.model, report)
-        return _log(plan, training.model, directory, report, notices)
+        return _log(plan, training.model, directory, report, files)
 
     return finish
 
@@ -343,11 +327,9 @@ def _log(
     model: DurationModel,
     directory: Path,
     report: Report,
-    notices: Sequence[str],
+    files: Sequence[MonthFile],
 ) -> Step:
-    limits = read_settings(StabilityLimits)
-    remarks = Remarks(notices, warn_of_shifts(report.stability, limits))
-    warn_of_drift(remarks)
+    remarks = remark(files, report)
     # Not a candidate: a backfill ends in the past.
     log_to_mlflow(plan.cab, model, directory, report, remarks.sentences, is_candidate=False)
     baselines = report.baselines

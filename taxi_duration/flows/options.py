@@ -22,9 +22,9 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from taxi_duration.data.bucket import check_key_prefix
+from taxi_duration.data.bucket import DEFAULT_BLOCK, check_key_prefix
 from taxi_duration.data.month import FIRST_YEAR, Month
-from taxi_duration.data.schema import CABS, get_cab
+from taxi_duration.data.schema import CABS, DEFAULT_CAB, get_cab
 from taxi_duration.errors import InputError
 from taxi_duration.model.features import FEATURE_SETS, FeatureSet, get_feature_set
 
@@ -83,7 +83,7 @@ class ModelOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    cab: Cab = "green"
+    cab: Cab = DEFAULT_CAB
     data_dir: DataDirectory = Path("data")
     models_dir: FilePath = Field(
         default=Path("models"), description="directory the model is written under"
@@ -147,7 +147,7 @@ class S3Options(TrainingOptions):
 
     data_dir: DataDirectory = Path("data/s3")
     block: str = Field(
-        default="s3-bucket-block", min_length=1, description="name of the saved S3Bucket block"
+        default=DEFAULT_BLOCK, min_length=1, description="name of the saved S3Bucket block"
     )
     prefix: KeyPrefix = Field(
         default="trip-data", description="key prefix of the months in the bucket"
@@ -191,7 +191,7 @@ class ScoringOptions(BaseModel):
         description="the model: champion, the number of a version, or a model directory",
         json_schema_extra={"type": ["string", "integer"]},
     )
-    cab: Cab = "green"
+    cab: Cab = DEFAULT_CAB
     data_dir: DataDirectory = Path("data")
     offline: Offline = False
     id_column: Annotated[str, Field(min_length=1)] | None = Field(

@@ -31,6 +31,7 @@ from taxi_duration.data.schema import Cab
 from taxi_duration.data.transfer import Progress
 from taxi_duration.errors import DataError, InputError, RunnerError, hide_credentials
 from taxi_duration.evaluation.evaluate import evaluate_predictors
+from taxi_duration.evaluation.residuals import CHAMPION
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.flows.server import is_temporary
 from taxi_duration.flows.tasks import (
@@ -329,10 +330,9 @@ def evaluate_champion(
     """
     check_code(code)
     here = _find_again(reducing, file)
-    predictors = {"champion": champion.predict_clean}
-    return (
-        evaluate_predictors(predictors, here.path, reducing.cab, here.month).errors["champion"].rmse
-    )
+    predictors = {CHAMPION: champion.predict_clean}
+    scores = evaluate_predictors(predictors, here.path, reducing.cab, here.month)
+    return scores.errors[CHAMPION].rmse
 
 
 def _find_again(reducing: Reducing, file: MonthFile) -> MonthFile:

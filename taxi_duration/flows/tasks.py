@@ -110,7 +110,6 @@ class TrainingWindow:
     """
 
     sums: Window
-    funnel: RowFunnel
     baselines: Baselines
 
 
@@ -296,12 +295,11 @@ def build_features(months: Sequence[CleanMonth], features: FeatureSet) -> Traini
         return load_sums(month.sums, features).tables
 
     sums = sum_window(features, [partial(load, month) for month in months])
-    first, *others = [month.funnel for month in months]
-    funnel = sum(others, first)
+    trips = sum(month.funnel.rows_kept for month in months)
     get_run_logger().info(
-        "%s features: %s trips x %s columns", features.name, f"{funnel.rows_kept:,}", sums.columns
+        "%s features: %s trips x %s columns", features.name, f"{trips:,}", sums.columns
     )
-    return TrainingWindow(sums, funnel, Baselines(sums.mean_minutes, months[-1].medians))
+    return TrainingWindow(sums, Baselines(sums.mean_minutes, months[-1].medians))
 
 
 @task(name="train-regression", **IN_MEMORY)
@@ -342,8 +340,8 @@ def validate(
     get_run_logger().info("%s: %s", file.month, funnel)
     get_run_logger().info(
         "validation RMSE %.6f minutes on %s trips (zone-pair median %.4f, mean %.4f)",
-        errors["model"].rmse,
-        f"{errors['model'].rows:,}",
+        errors[MODEL].rmse,
+        f"{errors[MODEL].rows:,}",
         errors["zone_pair_median"].rmse,
         errors["mean"].rmse,
     )
@@ -352,7 +350,7 @@ def validate(
 
 @dataclass(frozen=True)
 class Challenge:
-    """A candidate's champion to beat, and how.
+    """A candidate's champion to beat.
 
     Args:
         champion: None if there is none.
@@ -360,7 +358,6 @@ class Challenge:
         is_champion: whether this training is the champion already, and faces nobody.
     """
 
-    settings: GateSettings
     champion: FoundModel | None = None
     unavailable: str | None = None
     is_champion: bool = False
@@ -375,7 +372,7 @@ class Challenge:
 
 
 @task(name="find-champion", **IN_MEMORY, **RETRIES)
-def find_challenge(cab: Cab, model_id: str, settings: GateSettings) -> Challenge:
+def find_challenge(cab: Cab, model_id: str) -> Challenge:
     """Find out whom a training faces; one that is champion already faces nobody.
 
     Args:
@@ -390,23 +387,23 @@ def find_challenge(cab: Cab, model_id: str, settings: GateSettings) -> Challenge
         raise
     except (SourceError, ModelError) as error:
         get_run_logger().warning("no champion to compare with: %s", error)
-        return Challenge(settings, None, str(error))
+        return Challenge(unavailable=str(error))
     if champion and champion.model_id == model_id:
         get_run_logger().info("this training is champion already, version %s", champion.version)
-        return Challenge(settings, is_champion=True)
-    return Challenge(settings, champion)
+        return Challenge(is_champion=True)
+    return Challenge(champion)
 
 
 @task(name="judge-candidate", **IN_MEMORY)
 def judge_candidate(
-    months: Sequence[Month], validation: Validation, challenge: Challenge
+    months: Sequence[Month], validation: Validation, challenge: Challenge, settings: GateSettings
 ) -> Verdict:
     """Have the gate say whether the model becomes champion."""
     verdict = judge(
         validation.errors,
         validation.analysis,
         [str(month) for month in months],
-        challenge.settings,
+        settings,
         challenge.opponent,
         challenge.unavailable,
         is_synthetic=is_synthetic(validation.file.path.name),
@@ -417,7 +414,7 @@ def judge_candidate(
             "RMSE is %.2f%% below the champion's, at least %.2f%% with a confidence of %g%%",
             100 * bootstrap.improvement,
             100 * bootstrap.lowest,
-            100 * challenge.settings.confidence,
+            100 * settings.confidence,
         )
     get_run_logger().info("gate: %s", verdict)
     return verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from taxi_duration.evaluation.report import Report, build_report, load_report, r
 from taxi_duration.evaluation.residuals import CHAMPION, MODEL
 from taxi_duration.evaluation.stability import compare_months, warn_of_shifts
 from taxi_duration.files import check_writable
-from taxi_duration.flows.options import TrainingOptions
+from taxi_duration.flows.options import ModelOptions, TrainingOptions
 from taxi_duration.flows.runners import Reducing, check_runner, open_runner, reduce_months
 from taxi_duration.flows.tasks import (
     CleanMonth,
@@ -71,6 +71,20 @@ class Plan:
     runner: str | None = None
     dask_address: str | None = None
 
+    @classmethod
+    def of(cls, options: ModelOptions, last: Month) -> Plan:
+        """Return the plan of a run whose last training month is `last`."""
+        return cls(
+            get_cab(options.cab),
+            last.window(options.train_months),
+            last.next,
+            get_feature_set(options.features),
+            options.alpha,
+            options.no_cache,
+            options.runner,
+            options.dask_address,
+        )
+
     @property
     def alphas(self) -> tuple[float, ...]:
         """Penalties that are tried, or the one that was given."""
@@ -104,7 +118,7 @@ def make_plan(options: TrainingOptions, today: date) -> Plan:
         last = newest_published(today).shift(-1)
     else:
         last = Month(options.year, options.month)
-    cab, features = get_cab(options.cab), get_feature_set(options.features)
+    cab = get_cab(options.cab)
     # Against the cab's first month before the window is laid out, which may reach before 2009.
     check_month(cab, last)
     if last.since(cab.first_month) < options.train_months - 1:
@@ -119,16 +133,7 @@ def make_plan(options: TrainingOptions, today: date) -> Plan:
             f"give {newest_published(today).shift(-1)} or earlier",
         )
     check_runner(options.runner, options.dask_address)
-    return Plan(
-        cab,
-        last.window(options.train_months),
-        last.next,
-        features,
-        options.alpha,
-        options.no_cache,
-        options.runner,
-        options.dask_address,
-    )
+    return Plan.of(options, last)
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ def train(
         locate: brings a month to the local disk; the one thing in which the flows differ.
         upload: copies the finished model directory elsewhere and says where.
     """
-    thresholds, limits = read_settings(Thresholds), read_settings(StabilityLimits)
+    thresholds, gate = read_settings(Thresholds), read_settings(GateSettings)
     kept = models_directory / SUMS_DIRECTORY
     if plan.runner:
         with open_runner(plan.runner, plan.dask_address) as runner:
@@ -177,21 +182,20 @@ def train(
     window = build_features(months, plan.features)
     training = train_regression(window.sums, plan.alpha)
     model_id = identify_run(plan, [month.file for month in months])
-    challenge = find_challenge(plan.cab, model_id, read_settings(GateSettings))
+    challenge = find_challenge(plan.cab, model_id)
     validation = validate(
         training.model, window.baselines, validation_file, plan.cab, thresholds, challenge.champion
     )
-    verdict = None if challenge.is_champion else judge_candidate(plan.months, validation, challenge)
+    verdict = None
+    if not challenge.is_champion:
+        verdict = judge_candidate(plan.months, validation, challenge, gate)
     past = find_past(plan, is_made_up=is_synthetic(validation_file.path.name))
     report = describe_run(plan, model_id, months, training, validation, thresholds, verdict, past)
     if challenge.is_champion:  # it faces nobody, and what the gate said of it stays
         report = keep_verdict(report, models_directory / model_id)
     directory = save_artifacts(models_directory, training.model, report)
     location = upload_artifacts(upload, directory) if upload else str(directory)
-    notices = [notice for month in months for notice in month.file.notices]
-    notices += validation.file.notices
-    remarks = Remarks(notices, warn_of_shifts(report.stability, limits))
-    warn_of_drift(remarks)
+    remarks = remark([*(month.file for month in months), validation.file], report)
     try:
         tracked = log_to_mlflow(
             plan.cab,
@@ -304,10 +308,13 @@ def find_past(plan: Plan, *, is_made_up: bool) -> list[dict[str, Any]]:
         return []
 
 
-def warn_of_drift(remarks: Remarks) -> None:
-    """Log what is beyond the limits of drift."""
+def remark(files: Iterable[MonthFile], report: Report) -> Remarks:
+    """Return what is said of a run's files and of drift, and log what is beyond its limits."""
+    notices = [notice for file in files for notice in file.notices]
+    remarks = Remarks(notices, warn_of_shifts(report.stability, read_settings(StabilityLimits)))
     for warning in remarks.warnings:
         get_run_logger().warning("%s", warning)
+    return remarks
 
 
 def read_flow_day() -> date:

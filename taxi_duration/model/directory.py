@@ -184,7 +184,7 @@ def read_file(directory: str | Path, name: str) -> bytes:
     Raises:
         ModelError: as `load_model`.
     """
-    return _read_verified(Path(directory), [*NEEDED, name])[name]
+    return _read_verified(Path(directory), list(dict.fromkeys([*NEEDED, name])))[name]
 
 
 def verify_model(directory: Path) -> None:

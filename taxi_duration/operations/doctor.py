@@ -55,7 +55,7 @@ from taxi_duration.data.bucket import (
 )
 from taxi_duration.data.cache import find_month
 from taxi_duration.data.month import newest_published
-from taxi_duration.data.schema import CABS, Cab, get_cab
+from taxi_duration.data.schema import CABS, DEFAULT_CAB, Cab, get_cab
 from taxi_duration.data.tlc import Tlc
 from taxi_duration.errors import (
     InputError,
@@ -116,7 +116,7 @@ class Setup(BaseModel):
     )
     without_s3: bool = Field(default=False, description="leave out block, bucket and the S3 flow")
     cab: Annotated[str, AfterValidator(lambda name: get_cab(name).name)] = Field(
-        "green", description=f"cab type: {' or '.join(CABS)}"
+        DEFAULT_CAB, description=f"cab type: {' or '.join(CABS)}"
     )
     data_dir: Path = Field(LocalOptions().data_dir, description="directory of the months")
     models_dir: Path = Field(LocalOptions().models_dir, description="directory of the models")
@@ -455,9 +455,7 @@ def check_disk(directories: dict[str, Path], least_free_gb: float) -> str:
     """
     found = []
     for what, directory in directories.items():
-        check_writable(directory, what)
-        existing = next(filter(Path.exists, (directory, *directory.absolute().parents)))
-        free = shutil.disk_usage(existing).free / 1e9
+        free = shutil.disk_usage(check_writable(directory, what)).free / 1e9
         if free < least_free_gb:
             raise CheckError(
                 f"{what} {directory} has {free:.1f} GB free, of {least_free_gb:g} GB that a run "

@@ -171,8 +171,7 @@ def _open_parquet(
         with name_damage(path, remedy=CHECK_FILE):
             matched, problems = _match(find, needed, path)
             schema = parquet.schema_arrow
-        _check_id(path, schema.names, id_column)
-        columns = list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
+        columns = _list_columns(path, schema.names, matched, id_column)
 
         def read() -> Iterator[Chunk]:
             batches = read_batches(parquet, path, columns, CHECK_FILE)
@@ -201,8 +200,7 @@ def _open_csv(
         names = header.schema.names
 
     matched, problems = _match(lambda columns: match_columns(names, columns, cab), needed, path)
-    _check_id(path, names, id_column)
-    columns = list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
+    columns = _list_columns(path, names, matched, id_column)
 
     def read() -> Iterator[Chunk]:
         names, readable = {ours: name for name, ours in matched.items()}, set[str]()
@@ -243,6 +241,14 @@ def _match(
         except DataError as error:
             problems.append(error.problem)
     return (matched if problems else others), problems
+
+
+def _list_columns(
+    path: Path, names: list[str], matched: Iterable[str], id_column: str | None
+) -> list[str]:
+    """Return which columns are read; the one with the ids must be there once."""
+    _check_id(path, names, id_column)
+    return list(dict.fromkeys([*matched, *([id_column] if id_column else [])]))
 
 
 def _check_id(path: Path, names: list[str], id_column: str | None) -> None:

@@ -17,20 +17,17 @@ from typing import Any
 import mlflow
 from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 
 from taxi_duration.data.month import Month
 from taxi_duration.data.parquet import is_synthetic
 from taxi_duration.data.schema import Cab
 from taxi_duration.errors import InputError, SourceError, describe, hide_credentials
+from taxi_duration.evaluation.gate import NOT_JUDGED, NOT_PROMOTED, PROMOTED
 from taxi_duration.registry.resolve import find_model, load_version, name_command, read_aliases
 from taxi_duration.registry.runs import (
     CHAMPION,
     HASHED,
     MODEL_ID,
-    NOT_JUDGED,
-    NOT_PROMOTED,
-    PROMOTED,
     REGISTERED_MODEL,
     VERDICT,
     list_records,
@@ -38,7 +35,13 @@ from taxi_duration.registry.runs import (
     name_alias,
     write_record,
 )
-from taxi_duration.registry.store import EXPERIMENT, hold_store, is_store_there, reach_store
+from taxi_duration.registry.store import (
+    EXPERIMENT,
+    get_if_there,
+    hold_store,
+    is_store_there,
+    reach_store,
+)
 from taxi_duration.settings import resolve_tracking_uri
 
 GATE, PROMOTE, ROLLBACK = "gate", "promote", "rollback"
@@ -162,7 +165,7 @@ class History:
 
     def find_change(self, version: str) -> Change | None:
         """Return how a version became champion last; None if that was not done here."""
-        return next((each for each in self.changes[::-1] if each.version == version), None)
+        return _find_last(self.changes, version)
 
 
 @dataclass
@@ -197,13 +200,10 @@ class _Standing:
         changes = _drop_not_done(_read_changes(versions), champion)
         return cls(client, cab, champion, versions, ids, changes)
 
-    def find_change(self, number: str | None) -> Change | None:
-        return next((each for each in self.changes[::-1] if each.version == number), None)
-
     @property
     def earlier(self) -> tuple[str, ...]:
         """The champions that a rollback can go back to, oldest first, deleted ones among them."""
-        change = self.find_change(self.champion)
+        change = _find_last(self.changes, self.champion)
         if change:
             return change.earlier
         # Set elsewhere, after whoever became champion here last.
@@ -297,7 +297,7 @@ def promote_candidate(
         sentence = f"version {version} stays a candidate: {why}. To have it all the same: "
         sentence += f"{name_command(f'promote {version}', cab)}."
         verdicts = list_records(found, VERDICT)
-        if verdicts and standing.find_change(version) is None:
+        if verdicts and _find_last(standing.changes, version) is None:
             record = {**verdicts[-1], STAYS: sentence}
             write_record(client, found, VERDICT, len(verdicts), record)
     return Promotion(is_champion=False, sentence=sentence)
@@ -453,13 +453,12 @@ def _identify(client: mlflow.MlflowClient, version: ModelVersion) -> str | None:
     """Return the model id of a version, or of the run that a person registered on MLflow's page."""
     if MODEL_ID in version.tags or not version.run_id:
         return version.tags.get(MODEL_ID)
-    try:
-        tags: dict[str, str] = client.get_run(version.run_id).data.tags
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-    return tags.get(MODEL_ID)
+    run = get_if_there(client.get_run, version.run_id)
+    return run.data.tags.get(MODEL_ID) if run else None
+
+
+def _find_last(changes: Sequence[Change], version: str | None) -> Change | None:
+    return next((each for each in reversed(changes) if each.version == version), None)
 
 
 def _read_changes(versions: Mapping[str, ModelVersion]) -> list[Change]:

@@ -39,7 +39,7 @@ from taxi_duration.registry.runs import (
     load_logged_model,
     name_alias,
 )
-from taxi_duration.registry.store import EXPERIMENT, is_store_there, reach_store
+from taxi_duration.registry.store import EXPERIMENT, get_if_there, is_store_there, reach_store
 from taxi_duration.settings import resolve_tracking_uri
 
 EXAMPLE = "a model directory such as models/green/2023-01-1a2b3c4d"
@@ -160,12 +160,7 @@ def read_aliases(client: mlflow.MlflowClient) -> dict[str, str]:
 
 def find_version(client: mlflow.MlflowClient, number: str) -> ModelVersion | None:
     """Return a version by its number; None if there is none."""
-    try:
-        return client.get_model_version(REGISTERED_MODEL, number)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    return get_if_there(client.get_model_version, REGISTERED_MODEL, number)
 
 
 def load_version(

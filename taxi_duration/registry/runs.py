@@ -81,7 +81,6 @@ HASHED = "sha256."
 
 VERDICT = "verdict."
 """Before a number, from 1: a tag of a version with what the gate said of it, as JSON."""
-PROMOTED, NOT_PROMOTED, NOT_JUDGED = "promoted", "not promoted", "not judged"
 
 PLOT_FILE, TABLE_FILE = "rmse_by_month.png", "backfill.json"
 
@@ -437,8 +436,7 @@ def _remove_unfinished(
         if run.info.status in ("FAILED", "KILLED")
         or (run.info.status != "FINISHED" and run.info.start_time <= oldest)
     }
-    left = [run for run in runs if run.data.tags.get(PARENT, run.info.run_id) not in dead]
-    kept = [run for run in left if run.info.run_id not in dead]
+    kept = [run for run in runs if not dead & {run.info.run_id, run.data.tags.get(PARENT)}]
     for run in runs:
         if run not in kept:
             _delete_run(client, run)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import filelock
 import mlflow
@@ -20,6 +21,8 @@ from mlflow.exceptions import MlflowException
 from taxi_duration.errors import Kind, SourceError, StorageError, hide_credentials, translated
 from taxi_duration.files import flush_to_disk, stage
 from taxi_duration.settings import DEFAULT_STORE, SQLITE, URI_VARIABLE
+
+Found = TypeVar("Found")
 
 EXPERIMENT = "nyc-taxi-duration"
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
@@ -63,17 +66,13 @@ def hold_store(uri: str) -> Iterator[mlflow.MlflowClient]:
         StorageError: the disk did not take a new store.
     """
     database = find_database(uri)
-    with _store_errors(uri):
-        if database is None:
-            with reach_store(uri) as client:
-                yield client
-        else:
+    with _store_errors(uri), ExitStack() as held:
+        if database is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(f"{database}.lock", timeout=LOCK_SECONDS):
-                if not is_store_there(uri):
-                    _make_database(database)
-                with reach_store(uri) as client:
-                    yield client
+            held.enter_context(filelock.FileLock(f"{database}.lock", timeout=LOCK_SECONDS))
+            if not is_store_there(uri):
+                _make_database(database)
+        yield held.enter_context(reach_store(uri))
 
 
 @contextmanager
@@ -104,6 +103,16 @@ def _store_errors(uri: str) -> AbstractContextManager[None]:
         return SourceError if kind is StorageError else kind
 
     return translated(f"MLflow store {hide_credentials(uri)}", remedy, kinds)
+
+
+def get_if_there(get: Callable[..., Found], *arguments: str) -> Found | None:
+    """Return what a call to the store gets; None if the store has no such thing."""
+    try:
+        return get(*arguments)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def find_experiment(client: mlflow.MlflowClient, uri: str) -> str:

@@ -22,10 +22,19 @@ from markupsafe import Markup
 
 from taxi_duration.data.clean import find_limit
 from taxi_duration.data.month import Month
-from taxi_duration.evaluation.gate import Bootstrap, NotBetter, WorseSlice, is_beyond
+from taxi_duration.evaluation.gate import (
+    NOT_JUDGED,
+    NOT_PROMOTED,
+    PROMOTED,
+    Bootstrap,
+    NotBetter,
+    WorseSlice,
+    is_beyond,
+)
 from taxi_duration.evaluation.report import Report
 from taxi_duration.evaluation.residuals import SliceErrors
 from taxi_duration.evaluation.stability import UNSEEN_PAIRS
+from taxi_duration.model.directory import MODEL_FILE
 from taxi_duration.model.features import FARTHEST_MILES, FEATURE_SETS
 from taxi_duration.model.month_sums import QUANTITIES
 from taxi_duration.reports.plots import FEWEST_IN_BAND, TITLES, draw_png, draw_svg
@@ -364,8 +373,8 @@ def explain_promotion(report: Report) -> str:
 def name_verdict(report: Report) -> str:
     """Return the gate's verdict in a word or two."""
     if report.gate is None:
-        return "not judged"
-    return "promoted" if report.gate.is_promoted else "not promoted"
+        return NOT_JUDGED
+    return PROMOTED if report.gate.is_promoted else NOT_PROMOTED
 
 
 def list_contenders(report: Report) -> list[tuple[str, float]]:
@@ -448,10 +457,7 @@ def _describe_bootstrap(drawn: Bootstrap | None, settings: GateSettings) -> list
 
 def _find_gate_settings(report: Report) -> GateSettings:
     """Return the gate's settings; for a model that was not judged, the defaults."""
-    if report.gate:
-        return report.gate.settings
-    defaults = {name: field.default for name, field in GateSettings.model_fields.items()}
-    return GateSettings.model_construct(**defaults)
+    return report.gate.settings if report.gate else GateSettings.model_construct()
 
 
 def _find_large_slices(report: Report) -> list[SliceErrors]:
@@ -630,8 +636,12 @@ def _tabulate_stability(report: Report) -> Table:
     return Table(
         ("drift: population stability index", *QUANTITIES, "unseen zone pairs"),
         [
-            (name, *(f"{shift[each]:.4f}" for each in QUANTITIES), f"{shift[UNSEEN_PAIRS]:.2%}")
-            for name, shift in ((beside[month], report.stability[month]) for month in beside)
+            (
+                beside[month],
+                *(f"{shift[each]:.4f}" for each in QUANTITIES),
+                f"{shift[UNSEEN_PAIRS]:.2%}",
+            )
+            for month, shift in report.stability.items()
         ],
     )
 
@@ -727,7 +737,7 @@ def describe_metadata(report: Report) -> dict[str, Any]:
         "pipeline_tag": TASK,
         "tags": ["sklearn", "skops", TASK, "nyc-taxi", "trip-duration", cab],
         "model_format": "skops",
-        "model_file": "model.skops",
+        "model_file": MODEL_FILE,
         "metrics": [*errors],
         "model-index": [{"name": report.model_id, "results": [result]}],
     }
