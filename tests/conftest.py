@@ -59,13 +59,11 @@ from tests.support.months import write_month  # noqa: E402
 from tests.support.registered import Registered, register_versions, use_store  # noqa: E402
 from tests.support.runs import Run, call_taxi_duration, run_local  # noqa: E402
 from tests.support.servers import (  # noqa: E402
-    PROGRAMS,
     SHARED_VARIABLE,
-    answers,
     find_free_port,
     make_environment,
     make_prefect_home,
-    run_server,
+    serve_prefect,
 )
 from tests.support.web import Tlc, serve_tlc  # noqa: E402
 
@@ -166,19 +164,13 @@ def real_data() -> Path:
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The API's address of a real Prefect server with a database of its own."""
     home = tmp_path_factory.mktemp("prefect-server")
-    port = find_free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    # In the environment, not as options: its pages look for the API where these say.
     environment = make_environment(
         HOME=str(home),
         PREFECT_HOME=make_prefect_home(home),
-        PREFECT_SERVER_API_HOST="127.0.0.1",
-        PREFECT_SERVER_API_PORT=str(port),
         # How soon a run that waits for another of its deployment asks again; by default 30 s.
         PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS="1",
     )
-    command = [PROGRAMS / "prefect", "server", "start"]
-    with run_server(command, environment, home / "log", lambda: answers(f"{url}/health")):
+    with serve_prefect(environment, home / "log", find_free_port()) as url:
         yield url
 
 

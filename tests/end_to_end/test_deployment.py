@@ -11,7 +11,6 @@ import pty
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -46,22 +45,22 @@ from tests.support.deployments import (
     wait_for_state,
     work,
 )
-from tests.support.halted import HALTED
+from tests.support.halted import HALTED, WITHIN_MLFLOW_RUN
 from tests.support.months import write_month, write_months
 from tests.support.runs import (
     call_taxi_duration,
     make_store,
     read_artifact,
     read_logs,
+    read_mlflow_statuses,
     read_report_artifact,
     run_local,
 )
 from tests.support.servers import (
     PROGRAMS,
-    answers,
     find_free_port,
     make_environment,
-    run_server,
+    serve_prefect,
     wait_until,
 )
 
@@ -85,7 +84,6 @@ DEPLOYMENTS = {
     "main-flow-s3/taxi_s3_data_yellow",
     *UNSCHEDULED,
 }
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 MODEL_FILES = {"README.md", "manifest.json", "model.skops", "report.html", "report.json"}
 
 
@@ -112,19 +110,14 @@ class Elsewhere:
 @pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """In the place of the suite's: a server that asks for a password."""
-    port = find_free_port()
-    url = f"http://127.0.0.1:{port}/api"
     environment = make_machine(
         tmp_path_factory.mktemp("here") / "home",
-        PREFECT_SERVER_API_HOST="127.0.0.1",
-        PREFECT_SERVER_API_PORT=str(port),
         PREFECT_SERVER_API_AUTH_STRING=AUTH,
         PREFECT_SERVER_ANALYTICS_ENABLED="false",
         PREFECT_SERVER_DEPLOYMENTS_CONCURRENCY_SLOT_WAIT_SECONDS="1",
     )
-    command = [PROGRAMS / "prefect", "server", "start"]
     log = Path(environment["HOME"]) / "server.log"
-    with run_server(command, environment, log, lambda: answers(f"{url}/health")):
+    with serve_prefect(environment, log, find_free_port()) as url:
         yield url
 
 
@@ -560,16 +553,6 @@ def test_all_ways_to_run_give_the_same_model_and_report_which_outlive_the_pulled
     assert fetched.with_name(f"{fetched.name}.json").exists()
     for name in COMPARED:
         assert read_mlflow_statuses(find_store(elsewhere, name) / "mlflow.db") == ["FINISHED"]
-
-
-def read_mlflow_statuses(store: Path) -> list[str]:
-    with contextlib.closing(sqlite3.connect(store)) as connection:
-        return sorted(
-            status
-            for (status,) in connection.execute(
-                "SELECT status FROM runs WHERE lifecycle_stage = 'active'"
-            )
-        )
 
 
 @pytest.fixture(scope="module")

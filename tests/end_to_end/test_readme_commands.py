@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from uuid import UUID
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from taxi_duration.data.month import Month, newest_published
@@ -165,15 +163,18 @@ class Reader:
         with temporary_settings({PREFECT_API_URL: self.you.api}):
             yield
 
-    def wait_for(self, command: str, state: str) -> FlowRun:
-        """The run that a command started, once it is in a state; no other end will do."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+    def wait_for(self, command: str, state: str) -> None:
+        """Wait until the run that a command started is in a state; no other end will do."""
         with get_client(sync_client=True) as client:
-            while (run := client.read_flow_run(self.runs[command])).state_name != state:
-                assert time.monotonic() < deadline, f"{command}: {run.state}"
-                assert not run.state or not run.state.is_final(), f"{command}: {run.state}"
-                time.sleep(0.5)
-        return run
+
+            def is_so() -> bool:
+                run = client.read_flow_run(self.runs[command])
+                assert run.state_name == state or not run.state or not run.state.is_final(), (
+                    f"{command}: {run.state}"
+                )
+                return run.state_name == state
+
+            wait_until(is_so, f"{command} to be {state}", PATIENCE_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,7 @@ def deploys(*names: str) -> Check:
     return shows(*(f"Deployment '{name}' successfully created" for name in names))
 
 
-def starts(command: str, then: Callable[[Reader], None] = lambda _: None) -> tuple[str, Check]:
+def starts(command: str, then: Callable[[Reader], None]) -> tuple[str, Check]:
     """The command of a deployment's run, and what must come of it before the next command."""
 
     def check(reader: Reader, shown: str) -> None:

@@ -90,7 +90,7 @@ def log_to(store: str, directory: Path) -> TrackedRun:
         return log_training(CABS["green"], model, directory, report)
 
 
-def check_exactly_one(store: str, name: str, trials: int = 3) -> MlflowRun:
+def check_exactly_one(store: str, name: str) -> MlflowRun:
     """Hold what a store has of one training against what it must have."""
     client = mlflow.MlflowClient(store)
     identity = f"green/{name}"
@@ -98,7 +98,7 @@ def check_exactly_one(store: str, name: str, trials: int = 3) -> MlflowRun:
     assert {run.info.status for run in of_it} == {"FINISHED"}
     (run,) = [run for run in of_it if "mlflow.parentRunId" not in run.data.tags]
     within = [each for each in of_it if each is not run]
-    assert [each.data.tags["mlflow.parentRunId"] for each in within] == [run.info.run_id] * trials
+    assert [each.data.tags["mlflow.parentRunId"] for each in within] == [run.info.run_id] * 3
     assert run.data.metrics["validation_rmse"] == 5.5
     (logged,) = client.search_logged_models(
         [run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"

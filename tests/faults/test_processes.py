@@ -7,28 +7,25 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
 
 from taxi_duration.flows.server import SERVE
 from tests.conftest import REPOSITORY, connected_to
-from tests.support.halted import GO, HALTED
+from tests.support.deployments import read_run
+from tests.support.halted import GO, HALTED, WITHIN_MLFLOW_RUN
 from tests.support.months import SAMPLE
-from tests.support.runs import read_report_artifact, run_local
+from tests.support.runs import read_mlflow_statuses, read_report_artifact, run_local
 from tests.support.servers import (
     PATIENCE_SECONDS,
-    PROGRAMS,
-    answers,
     find_free_port,
     make_environment,
     make_prefect_home,
-    run_server,
+    serve_prefect,
     wait_until,
 )
 from tests.support.watched import Receiver, receive
@@ -37,7 +34,6 @@ ARGUMENTS = (
     "--year", "2025", "--month", "1", "--features", "course",
     "--data-dir", str(SAMPLE), "--offline",
 )  # fmt: skip
-WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
 
 
 @dataclass(frozen=True)
@@ -80,12 +76,7 @@ class Ended:
         return self.directory / "work"
 
     def read_mlflow_statuses(self) -> list[str]:
-        return [
-            status
-            for (status,) in query(
-                self.work / "mlflow.db", "SELECT status FROM runs WHERE lifecycle_stage = 'active'"
-            )
-        ]
+        return read_mlflow_statuses(self.work / "mlflow.db")
 
 
 def query(database: Path, statement: str) -> list[tuple[str, ...]]:
@@ -93,11 +84,11 @@ def query(database: Path, statement: str) -> list[tuple[str, ...]]:
         return connection.execute(statement).fetchall()
 
 
-def start(directory: Path, halt_at: str, **variables: str) -> Started:
+def start(directory: Path, **variables: str) -> Started:
     work = directory / "work"
     work.mkdir(parents=True)
     environment = make_environment(
-        HALT_AT=halt_at, HALT_IN=str(directory), PYTHONPATH=str(REPOSITORY), **variables
+        HALT_AT=WITHIN_MLFLOW_RUN, HALT_IN=str(directory), PYTHONPATH=str(REPOSITORY), **variables
     )
     with (directory / "stdout").open("wb") as output, (directory / "stderr").open("wb") as errors:
         process = subprocess.Popen(
@@ -105,17 +96,6 @@ def start(directory: Path, halt_at: str, **variables: str) -> Started:
             cwd=work, env=environment, stdout=output, stderr=errors, start_new_session=True,
         )  # fmt: skip
     return Started(process, directory)
-
-
-def start_alone(directory: Path, halt_at: str, **variables: str) -> Started:
-    """With no server configured, so that the run starts one."""
-    return start(
-        directory,
-        halt_at,
-        **variables,
-        PREFECT_HOME=str(directory.parent / "home"),
-        PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
-    )
 
 
 def end(started: Started, number: signal.Signals) -> Ended:
@@ -144,10 +124,13 @@ def receiver() -> Iterator[Receiver]:
 def ended(receiver: Receiver, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     """Two runs with servers of their own on one database, started together and ended."""
     directory = tmp_path_factory.mktemp("ended")
-    make_prefect_home(directory / "home")
+    home = make_prefect_home(directory / "home")
     runs = {
-        name: start_alone(
-            directory / name, WITHIN_MLFLOW_RUN, TAXI_DURATION_ALERT_URL=receiver.url(f"/{name}")
+        name: start(
+            directory / name,
+            PREFECT_HOME=home,
+            PREFECT_SERVER_ALLOW_EPHEMERAL_MODE="true",
+            TAXI_DURATION_ALERT_URL=receiver.url(f"/{name}"),
         )
         for name in ("terminated", "killed")
     }
@@ -207,13 +190,6 @@ def test_stopped_run_leaves_nothing_half_written(ended: dict[str, Ended]) -> Non
     assert [*(ended["terminated"].work / "models").rglob(".*")] == []
 
 
-def find_runs_of(run: Started | Ended) -> list[FlowRun]:
-    """The flow runs of a process, by the name that its log gave them."""
-    (name,) = set(re.findall(r"Beginning flow run '(\S+)'", run.errors))
-    with get_client(sync_client=True) as client:
-        return [flow_run for flow_run in client.read_flow_runs() if flow_run.name == name]
-
-
 @pytest.mark.usefixtures("prefect_api")
 def test_next_start_completes_and_leaves_one_of_each(ended: dict[str, Ended]) -> None:
     killed = ended["killed"]
@@ -228,26 +204,18 @@ def test_next_start_completes_and_leaves_one_of_each(ended: dict[str, Ended]) ->
 
 def test_run_outlives_a_restart_of_its_server(ended: dict[str, Ended], tmp_path: Path) -> None:
     port = find_free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    environment = make_environment(
-        PREFECT_HOME=str(ended["terminated"].directory.parent / "home"),  # has its database already
-        PREFECT_SERVER_API_HOST="127.0.0.1",
-        PREFECT_SERVER_API_PORT=str(port),
-    )
-
-    def serve(log: str) -> AbstractContextManager[object]:
-        command = [PROGRAMS / "prefect", "server", "start"]
-        return run_server(command, environment, tmp_path / log, lambda: answers(f"{url}/health"))
-
-    with serve("log"):
-        run = start(tmp_path / "run", WITHIN_MLFLOW_RUN, PREFECT_API_URL=url)
+    home = str(ended["terminated"].directory.parent / "home")  # has its database already
+    environment = make_environment(PREFECT_HOME=home)
+    with serve_prefect(environment, tmp_path / "log", port) as url:
+        run = start(tmp_path / "run", PREFECT_API_URL=url)
         run.wait_until_halted()
     (run.directory / GO).touch()
     # The next thing it does is to publish the report, on no server.
     wait_until(lambda: "log-to-mlflow" in run.errors, "the run to go on")
-    with serve("log of the second"), connected_to(url):
+    with serve_prefect(environment, tmp_path / "log of the second", port), connected_to(url):
         assert run.process.wait(PATIENCE_SECONDS) == 0, run.errors
-        (flow_run,) = find_runs_of(run)
+        (name,) = set(re.findall(r"Beginning flow run '(\S+)'", run.errors))
+        flow_run = read_run(name)
         assert flow_run.state_name == "Completed"
         assert "minutes** on synthetic trips of 2025-02" in str(
             read_report_artifact(flow_run.id).data

@@ -140,8 +140,8 @@ def count_fits(run: Run) -> int:
     return sum(message.startswith("fitted alpha") for message in read_messages(run))
 
 
-def plan_for(first: str, last: str, **values: object) -> BackfillPlan:
-    given = {"from_month": first, "to_month": last, **values}
+def plan_for(from_month: object, to_month: object, **values: object) -> BackfillPlan:
+    given = {"from_month": from_month, "to_month": to_month, **values}
     return plan_backfill(read_options(BackfillOptions, given), TODAY)
 
 
@@ -248,12 +248,8 @@ def test_a_span_or_option_that_cannot_be_is_refused(
     values: dict[str, object], message: str
 ) -> None:
     with pytest.raises(InputError) as raised:
-        plan_for(**{"first": "2023-01", "last": "2023-06"} | rename(values))  # type: ignore[arg-type]
+        plan_for(**{"from_month": "2023-01", "to_month": "2023-06", **values})
     assert message in str(raised.value)
-
-
-def rename(values: dict[str, object]) -> dict[str, object]:
-    return {{"from_month": "first", "to_month": "last"}.get(k, k): v for k, v in values.items()}
 
 
 # Of months from the TLC, some published anew.

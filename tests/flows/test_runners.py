@@ -39,9 +39,7 @@ SMALL_SPAN = Month(2024, 4).window(4)
 
 
 @pytest.fixture(scope="module")
-def web(
-    tmp_path_factory: pytest.TempPathFactory, prefect_server: str
-) -> Iterator[tuple[Tlc, pytest.MonkeyPatch]]:
+def web(tmp_path_factory: pytest.TempPathFactory, prefect_server: str) -> Iterator[Tlc]:
     """The TLC's place, which this process and the workers ask; it holds small months."""
     made = tmp_path_factory.mktemp("made")
     with serve_tlc(tmp_path_factory.mktemp("tlc")) as tlc, pytest.MonkeyPatch.context() as patched:
@@ -53,30 +51,28 @@ def web(
             patched.setenv(variable, value)
         patched.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{made / 'mlflow.db'}")
         with connected_to(prefect_server):
-            yield tlc, patched
+            yield tlc
 
 
 @pytest.fixture
-def tlc(web: tuple[Tlc, pytest.MonkeyPatch]) -> Iterator[Tlc]:
+def tlc(web: Tlc) -> Iterator[Tlc]:
     """The server, asked nothing yet, with no fault to show."""
-    served, _ = web
-    served.released.clear()
-    served.requests.clear()
-    yield served
-    served.answers.clear()
-    served.always = None
-    served.released.set()
+    web.released.clear()
+    web.requests.clear()
+    yield web
+    web.answers.clear()
+    web.always = None
+    web.released.set()
 
 
 @pytest.fixture(scope="module")
 def cluster(
-    web: tuple[Tlc, pytest.MonkeyPatch],
+    web: Tlc,
     prefect_server: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Cluster]:
-    tlc, _ = web
     environment = {
-        "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(REPOSITORY), **tlc.environment,
+        "PREFECT_API_URL": prefect_server, "PYTHONPATH": str(REPOSITORY), **web.environment,
     }  # fmt: skip
     with serve_cluster(tmp_path_factory.mktemp("cluster"), **environment) as served:
         yield served
@@ -135,9 +131,7 @@ def train(directory: Path, *arguments: str) -> Run:
 
 
 @pytest.fixture(scope="module")
-def trained_alone(
-    web: tuple[Tlc, pytest.MonkeyPatch], tmp_path_factory: pytest.TempPathFactory
-) -> Run:
+def trained_alone(web: Tlc, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A window trained one month after another."""
     return train(tmp_path_factory.mktemp("alone") / "run")
 
@@ -386,7 +380,7 @@ ENDINGS = {
 
 @pytest.fixture(scope="module")
 def ended(
-    web: tuple[Tlc, pytest.MonkeyPatch],
+    web: Tlc,
     prefect_server: str,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> dict[str, Ended]:
@@ -398,7 +392,7 @@ def ended(
             directory = tmp_path_factory.mktemp(runner)
             tlc = running.enter_context(serve_tlc(directory))
             tlc.always = trickle if runner == "threads" else hang
-            tlc.files.update(web[0].files)
+            tlc.files.update(web.files)
             errors = running.enter_context((directory / "stderr").open("wb"))
             process = subprocess.Popen(
                 [

@@ -1,11 +1,10 @@
 """orchestrate.py, halted where HALT_AT says: it writes `halted`, and goes on once there is `go`.
 
-Run as `python -m tests.support.halted`, or by a worker, as the entrypoint `halted.py:main_flow`.
+Run as `python -m tests.support.halted`, or by a worker, appended to a deployed `orchestrate.py`.
 """
 
 import importlib
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -16,9 +15,11 @@ import orchestrate
 from orchestrate import main_flow
 from taxi_duration.cli.train import run_from_command_line
 
-__all__ = ["GO", "HALTED", "main_flow"]
+__all__ = ["GO", "HALTED", "WITHIN_MLFLOW_RUN", "main_flow"]
 
 HALTED, GO = "halted", "go"
+WITHIN_MLFLOW_RUN = "taxi_duration.registry.runs:collect_metrics"
+"""Where a run has saved its model and begun to log it."""
 
 
 def halt_at(function: str, directory: Path) -> None:
@@ -42,6 +43,4 @@ if "HALT_AT" in os.environ:
     halt_at(os.environ["HALT_AT"], Path(os.environ["HALT_IN"]))
 
 if __name__ == "__main__":
-    # As in a terminal: what is started in the background, as a test suite may be, ignores it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(run_from_command_line(main_flow, orchestrate.LocalOptions, orchestrate.prepare))

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shutil
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -97,6 +98,13 @@ def make_store(directory: Path) -> str:
     empty = make_once("mlflow.db", lambda path: MlflowClient(f"sqlite:///{path}"))
     shutil.copy(empty, directory / "mlflow.db")
     return f"sqlite:///{directory / 'mlflow.db'}"
+
+
+def read_mlflow_statuses(database: Path) -> list[str]:
+    """The statuses of the runs in a sqlite store, sorted."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        found = connection.execute("SELECT status FROM runs WHERE lifecycle_stage = 'active'")
+        return sorted(status for (status,) in found)
 
 
 def _run(directory: Path, start: Callable[[], int]) -> Run:

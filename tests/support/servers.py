@@ -110,6 +110,17 @@ def run_server(
         _end(process)
 
 
+@contextmanager
+def serve_prefect(environment: Mapping[str, str], log: Path, port: int) -> Iterator[str]:
+    """Start a Prefect server on loopback; the address of its API."""
+    url = f"http://127.0.0.1:{port}/api"
+    # In the environment, not as options: its pages look for the API where these say.
+    where = {"PREFECT_SERVER_API_HOST": "127.0.0.1", "PREFECT_SERVER_API_PORT": str(port)}
+    command = [PROGRAMS / "prefect", "server", "start"]
+    with run_server(command, {**environment, **where}, log, lambda: answers(f"{url}/health")):
+        yield url
+
+
 def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=2).is_success
